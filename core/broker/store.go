@@ -1,0 +1,66 @@
+package broker
+
+import (
+	"dunlin/core/durable"
+	"dunlin/core/message"
+	"dunlin/core/packet"
+)
+
+// Store keeps sessions, their queues and the retained messages on disk. It is asynchronous: a
+// call hands an operation over and returns; nothing leaves for the writer before Flush at the
+// end of the turn. Operations are committed in the order of the calls. An operation with a
+// Token is answered through the Completer that Open was given, after the fsync or with the
+// error; one without rides along.
+//
+// A Store takes calls from one goroutine, the loop.
+type Store interface {
+	// Append queues a message for its receivers and returns its number. When every receiver is
+	// Done with it before its commit, nothing needs to be written, and it completes all the same.
+	Append(a durable.Append, t durable.Token) durable.Seq
+
+	// PutSession creates or replaces the record of a session.
+	PutSession(s *durable.Session, t durable.Token)
+	// EndSession forgets a session and what is queued for it. It returns nothing to wait for
+	// but the token: entries of an ended number are ignored from the call on.
+	EndSession(n durable.SessionNumber, t durable.Token)
+
+	// Done takes a message out of a queue.
+	Done(n durable.SessionNumber, s durable.Seq, o durable.Outcome)
+	// Sent notes the packet id under which a QoS 2 message is about to leave; the PUBLISH
+	// leaves after its completion.
+	Sent(n durable.SessionNumber, s durable.Seq, id packet.ID, t durable.Token)
+	// Received notes a PUBREC: the message is done, its id is not; the PUBREL leaves after its
+	// completion.
+	Received(n durable.SessionNumber, s durable.Seq, id packet.ID, t durable.Token)
+	// Completed notes a PUBCOMP: id is free.
+	Completed(n durable.SessionNumber, id packet.ID)
+	// Release notes the client's PUBREL of an incoming id; the PUBCOMP leaves after its completion.
+	Release(n durable.SessionNumber, id packet.ID, t durable.Token)
+
+	// Read reads entries of a session's queue behind after, in order, at most max entries and
+	// about maxBytes bytes but at least one entry if there is one. It sees every Append before
+	// it. Answered by Completer.Read.
+	Read(n durable.SessionNumber, after durable.Seq, max, maxBytes int, t durable.Token)
+
+	// NextSession returns an unused session number.
+	NextSession() durable.SessionNumber
+
+	// Flush hands what was collected to the writer and returns at once.
+	Flush()
+}
+
+// Outbox is a durable way out of the broker: an uplink's spool behind its rules. Calls come
+// from the loop, as for Store.
+type Outbox interface {
+	// Name is unique among the outboxes.
+	Name() string
+	// Filters are the Topic Filters of its rules: what matches none is never handed over.
+	Filters() []string
+	// Append hands over a message. source is its number in the Store for QoS 2, where the
+	// outbox must take each number once only and keep the highest with its own append;
+	// 0 for QoS 0 and 1. done is called once, from any goroutine, when the message is on
+	// disk, or was left out by a rule (nil), or with an error. At QoS 0 done may be nil.
+	Append(m *message.Message, source durable.Seq, done func(error))
+	// Flush hands what was collected to the writer and returns at once.
+	Flush()
+}

@@ -1,0 +1,137 @@
+// Package durable is the vocabulary between the broker and what keeps its state on disk:
+// sequence numbers, receivers, session records. It has no behaviour.
+package durable
+
+import (
+	"dunlin/core/message"
+	"dunlin/core/packet"
+)
+
+// Seq numbers the Application Messages of one sessions.db in the order in which they were
+// handed over, which is the order in which they are committed. 0 = none.
+type Seq uint64
+
+// SessionNumber names a persistent session for good: numbers are never reused, so that entries
+// of ended sessions can be ignored. 0 = none. An uplink that takes QoS 2 has one, too.
+type SessionNumber uint64
+
+// Token is the caller's mark on an operation. 0 asks for no completion.
+type Token uint64
+
+// Receiver is one durable receiver of a message, as matched: a later SUBSCRIBE or UNSUBSCRIBE
+// does not touch what is queued.
+type Receiver struct {
+	Session         SessionNumber
+	QoS             packet.QoS // granted: min of the published and the subscribed
+	Retain          bool       // RETAIN flag of the PUBLISH to this receiver
+	SubscriptionIDs []uint32   // all that matched
+	PacketID        packet.ID  // QoS 2 only: the id it leaves with, 0 = not sent yet
+}
+
+// Append is one Application Message on its way to disk with everybody it is for.
+type Append struct {
+	Message   *message.Message // must not change any more
+	Receivers []Receiver       // copied by the store
+	// Retained: it replaces the retained message of its topic; an empty payload removes it.
+	Retained bool
+	// Publisher and PublisherID: at QoS 2 the incoming packet id is remembered in the same
+	// transaction (design: packet id and message are one transaction, then PUBREC).
+	Publisher   SessionNumber
+	PublisherID packet.ID
+	// Lazy: nobody waits for it (a retained message at QoS 0); it rides with the next commit or
+	// goes within a minute.
+	Lazy bool
+}
+
+// Session is the record of a persistent session (MQTT5 §4.1).
+type Session struct {
+	Number        SessionNumber
+	ClientID      string
+	Identity      string // the authenticated user that made it, "" = anonymous
+	Version       packet.Version
+	Expiry        uint32        // Session Expiry Interval in seconds as granted, 0xFFFFFFFF = none
+	Connected     bool          // a Network Connection had it when the record was written
+	Left          message.Stamp // when the last connection ended; used if not Connected
+	Will          *Will         // nil = none
+	Subscriptions []Subscription
+}
+
+// Subscription is one subscription of a session.
+type Subscription struct {
+	Filter            string
+	QoS               packet.QoS
+	NoLocal           bool
+	RetainAsPublished bool
+	RetainHandling    byte
+	ID                uint32 // Subscription Identifier, 0 = none
+}
+
+// Will is a will as kept with its session (MQTT5 §3.1.2.5).
+type Will struct {
+	Message *message.Message
+	Delay   uint32 // Will Delay Interval, seconds
+}
+
+// Outgoing is a QoS 2 message on its way to a receiver, by the packet id it left with.
+type Outgoing struct {
+	ID       packet.ID
+	Seq      Seq  // of the message; 0 once Received
+	Received bool // PUBREC was seen: only PUBREL and PUBCOMP remain
+}
+
+// Restored is a session as it was found on disk.
+type Restored struct {
+	Session  Session
+	Pending  int         // messages queued and not done, those in Outgoing with a Seq included
+	Bytes    int64       // topic, properties and payload of them
+	Floor    Seq         // everything up to and including it is done
+	Outgoing []Outgoing  // QoS 2 in flight, in the order in which they were sent
+	Incoming []packet.ID // QoS 2 ids of the client that wait for its PUBREL
+}
+
+// Entry is a queued message read back for one session.
+type Entry struct {
+	Seq             Seq
+	Message         *message.Message // owned by the receiver of the entry
+	QoS             packet.QoS       // granted
+	Retain          bool
+	SubscriptionIDs []uint32
+	PacketID        packet.ID // QoS 2 that had left already: its id; 0 = not sent yet
+}
+
+// Outcome says how a message left a queue. Every queue entry ends with exactly one.
+type Outcome byte
+
+// The outcomes.
+const (
+	Delivered Outcome = iota + 1
+	Expired
+	DroppedTooLarge // over the receiver's Maximum Packet Size
+	DroppedFull     // the queue's bound
+	DroppedDenied   // the receiver may no longer read the topic
+	DroppedEnded    // its session ended
+)
+
+// Completion answers an operation that carried a Token. Operations complete in any order.
+type Completion struct {
+	Token Token
+	Seq   Seq   // of an Append
+	Err   error // nil: it is on disk after fsync
+}
+
+// Batch answers a Read.
+type Batch struct {
+	Token   Token
+	Session SessionNumber
+	Entries []Entry // in order of Seq, owned by the receiver
+	Last    Seq     // the read went up to here; continue behind it
+	More    bool    // there are entries behind Last
+	Err     error
+}
+
+// Completer takes the answers of a store. Both calls come from goroutines of the store, must
+// not block and must not call back into it. done and b are the callee's from then on.
+type Completer interface {
+	Completed(done []Completion)
+	Read(b Batch)
+}

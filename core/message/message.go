@@ -1,0 +1,27 @@
+// Package message holds the Application Message (MQTT5 §1.2) as the broker keeps it once it
+// must outlive the read buffer it came in, with its origin and its stored form.
+package message
+
+// Message is an Application Message that owns its bytes. It is immutable once shared.
+type Message struct {
+	Topic      string
+	Payload    []byte
+	Properties []byte // encoded MQTT 5.0 properties that travel with it, in order (packet.Publish.Properties)
+	QoS        byte   // as published
+	Retain     bool   // as published
+
+	HasExpiry bool
+	Expiry    uint32 // Message Expiry Interval in seconds, counted from Received
+
+	Received  Stamp  // when it was accepted here
+	Publisher string // client identifier, empty for the broker itself and uplinks
+	Source    string // "" = a LAN client, otherwise the name of the uplink that it came down from
+}
+
+// Stamp is a moment by the clock of one boot of the machine (platform/clock): wall time is not
+// trusted to order anything.
+type Stamp struct {
+	Boot   uint32 // number of the boot, counted by the store; 0 = unknown
+	Millis uint64 // milliseconds since that boot, suspend included
+	Wall   int64  // Unix milliseconds, 0 if the wall clock was not believed then
+}
