@@ -1,0 +1,376 @@
+// Package tally is the book-keeping of a test that proves that nothing is lost: what the
+// publishers were told is safe, what the receivers got, and whether the two agree.
+//
+// The two lists are never computed from each other. A publisher's list (Sent) grows by what it
+// hands over and by the acknowledgements that it reads from its socket; a receiver's list (Got)
+// grows by the payloads that arrive. Check compares them:
+//
+//   - lost: acknowledged, and not with the receiver
+//   - doubled: a message that must come exactly once came again
+//   - disordered: the first arrival of a message came after that of a later one of the same
+//     publisher, topic and QoS (MQTT5 §4.6)
+//   - unknown: a payload that no publisher ever sent
+//
+// A message that was never acknowledged may arrive or not.
+package tally
+
+import (
+	"errors"
+	"fmt"
+	"strings"
+	"sync"
+)
+
+// A Stream is what keeps an order: the messages of one publisher to one topic at one QoS, which
+// are numbered from 1 without gaps.
+type Stream struct {
+	Name string // unique within the Tally; part of each payload, has no space
+	QoS  byte   // as published
+
+	mu    sync.Mutex // guards acked and sent
+	acked []bool     // by sequence number - 1
+	sent  uint64     // highest number handed out
+	count uint64     // how many of acked are set
+}
+
+// Next returns the number of the next message of the stream and notes that it will be sent.
+func (s *Stream) Next() uint64 {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	s.sent++
+	s.acked = append(s.acked, false)
+	return s.sent
+}
+
+// Acked notes that the publisher read the acknowledgement of message seq: PUBACK, or PUBREC at
+// QoS 2, with a code of success. Noting it again changes nothing.
+func (s *Stream) Acked(seq uint64) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if !s.acked[seq-1] {
+		s.acked[seq-1] = true
+		s.count++
+	}
+}
+
+// Last returns the highest number handed out, 0 if none.
+func (s *Stream) Last() uint64 {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	return s.sent
+}
+
+// Count returns how many messages of the stream were acknowledged.
+func (s *Stream) Count() uint64 {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	return s.count
+}
+
+// AppendPayload appends the payload of message seq, filled up to size bytes: the name of the
+// stream, a space, the number, and dots.
+func (s *Stream) AppendPayload(dst []byte, seq uint64, size int) []byte {
+	start := len(dst)
+	dst = fmt.Appendf(dst, "%s %d ", s.Name, seq)
+	for len(dst)-start < size {
+		dst = append(dst, '.')
+	}
+	return dst
+}
+
+// Tally holds the streams of one test by name. All methods may be called from any goroutine.
+type Tally struct {
+	mu      sync.Mutex // guards streams and order
+	streams map[string]*Stream
+	order   []*Stream
+}
+
+// New returns an empty Tally.
+func New() *Tally { return &Tally{streams: make(map[string]*Stream)} }
+
+// Stream returns the stream of that name, which it makes at the first call.
+func (t *Tally) Stream(name string, qos byte) *Stream {
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	s := t.streams[name]
+	if s == nil {
+		s = &Stream{Name: name, QoS: qos}
+		t.streams[name] = s
+		t.order = append(t.order, s)
+	}
+	return s
+}
+
+// Streams returns all streams in the order in which they were made.
+func (t *Tally) Streams() []*Stream {
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	return append([]*Stream(nil), t.order...)
+}
+
+// Acknowledged returns how many messages were acknowledged in all.
+func (t *Tally) Acknowledged() (n uint64) {
+	for _, s := range t.Streams() {
+		n += s.Count()
+	}
+	return n
+}
+
+// Snapshot returns a copy of what is acknowledged now, to check a receiver against later: a
+// crash image must hold what was acknowledged before it, not what came after.
+func (t *Tally) Snapshot() *Snapshot {
+	snap := &Snapshot{acked: make(map[string][]bool)}
+	for _, s := range t.Streams() {
+		s.mu.Lock()
+		snap.acked[s.Name] = append([]bool(nil), s.acked...)
+		snap.count += s.count
+		s.mu.Unlock()
+	}
+	return snap
+}
+
+// Snapshot is the acknowledged messages of a moment.
+type Snapshot struct {
+	acked map[string][]bool
+	count uint64
+}
+
+// Count returns how many messages were acknowledged then.
+func (s *Snapshot) Count() uint64 { return s.count }
+
+// Rules say what one receiver may see.
+type Rules struct {
+	// ExactlyOnce forbids that a message published at QoS 2 comes twice. It does not hold for a
+	// receiver that was granted a lower QoS.
+	ExactlyOnce bool
+	// OnlyOnce forbids that any message comes twice: nothing was interrupted.
+	OnlyOnce bool
+	// MaxBack is how far behind the newest of its stream a repeated message may lie, the size of
+	// a resent window; 0 = no limit.
+	MaxBack uint64
+	// MaxRepeats bounds the repeats of all streams together; 0 = no limit.
+	MaxRepeats uint64
+	// Only limits the check to streams for which it answers true; nil = all.
+	Only func(s *Stream) bool
+}
+
+// maxExamples bounds how many offenders a report names.
+const maxExamples = 8
+
+// Got is the list of one receiver. All methods may be called from any goroutine.
+type Got struct {
+	t *Tally
+
+	mu      sync.Mutex // guards what follows
+	streams map[string]*arrivals
+	unknown []string
+	count   uint64 // first arrivals
+	repeats uint64
+	news    chan struct{} // closed at the next arrival, if somebody waits
+}
+
+// arrivals are the messages of one stream as they came.
+type arrivals struct {
+	seen       []bool // by sequence number - 1
+	count      uint64 // first arrivals
+	highest    uint64
+	repeats    map[uint64]int
+	back       uint64   // the farthest that a repeat lay behind highest
+	disordered []string // the first maxExamples
+	disorder   uint64
+}
+
+// Receiver returns a new, empty list of a receiver.
+func (t *Tally) Receiver() *Got {
+	return &Got{t: t, streams: make(map[string]*arrivals)}
+}
+
+// Add notes a payload that arrived and reports whether it came for the first time.
+func (g *Got) Add(payload []byte) (first bool) {
+	name, seq, ok := parse(payload)
+	g.mu.Lock()
+	defer g.mu.Unlock()
+	if g.news != nil {
+		close(g.news)
+		g.news = nil
+	}
+	a := g.streams[string(name)]
+	if a == nil && ok {
+		a = &arrivals{repeats: make(map[uint64]int)}
+		g.streams[string(name)] = a
+	}
+	if !ok || seq == 0 || seq > g.last(string(name)) {
+		if len(g.unknown) < maxExamples {
+			g.unknown = append(g.unknown, fmt.Sprintf("%.60q", payload))
+		}
+		return false
+	}
+	for uint64(len(a.seen)) < seq {
+		a.seen = append(a.seen, false)
+	}
+	if a.seen[seq-1] {
+		a.repeats[seq]++
+		g.repeats++
+		a.back = max(a.back, a.highest-seq)
+		return false
+	}
+	a.seen[seq-1] = true
+	a.count++
+	g.count++
+	if seq < a.highest {
+		a.disorder++
+		if len(a.disordered) < maxExamples {
+			a.disordered = append(a.disordered, fmt.Sprintf("%s %d after %d", name, seq, a.highest))
+		}
+	}
+	a.highest = max(a.highest, seq)
+	return true
+}
+
+// last returns the highest number that the stream of that name has sent, 0 if there is none.
+func (g *Got) last(name string) uint64 {
+	g.t.mu.Lock()
+	s := g.t.streams[name]
+	g.t.mu.Unlock()
+	if s == nil {
+		return 0
+	}
+	return s.Last()
+}
+
+// parse takes a payload apart.
+func parse(payload []byte) (name []byte, seq uint64, ok bool) {
+	for i, c := range payload {
+		if c != ' ' {
+			continue
+		}
+		name = payload[:i]
+		for _, c := range payload[i+1:] {
+			if c == ' ' {
+				return name, seq, true
+			}
+			if c < '0' || c > '9' {
+				return name, 0, false
+			}
+			seq = seq*10 + uint64(c-'0')
+		}
+		break
+	}
+	return name, 0, false
+}
+
+// Count returns how many different messages arrived.
+func (g *Got) Count() uint64 {
+	g.mu.Lock()
+	defer g.mu.Unlock()
+	return g.count
+}
+
+// Repeats returns how many messages arrived again.
+func (g *Got) Repeats() uint64 {
+	g.mu.Lock()
+	defer g.mu.Unlock()
+	return g.repeats
+}
+
+// Changed returns a channel that is closed at the next arrival.
+func (g *Got) Changed() <-chan struct{} {
+	g.mu.Lock()
+	defer g.mu.Unlock()
+	if g.news == nil {
+		g.news = make(chan struct{})
+	}
+	return g.news
+}
+
+// Missing returns how many messages of the snapshot have not arrived, of the streams that only
+// answers true for (nil = all).
+func (g *Got) Missing(want *Snapshot, only func(s *Stream) bool) (n uint64) {
+	for _, s := range g.t.Streams() {
+		if only != nil && !only(s) {
+			continue
+		}
+		missing, _ := g.missing(s.Name, want.acked[s.Name])
+		n += missing
+	}
+	return n
+}
+
+// missing counts the acknowledged messages of a stream that have not arrived, with examples.
+func (g *Got) missing(name string, acked []bool) (n uint64, examples []string) {
+	g.mu.Lock()
+	defer g.mu.Unlock()
+	var seen []bool
+	if a := g.streams[name]; a != nil {
+		seen = a.seen
+	}
+	for i, ok := range acked {
+		if ok && (i >= len(seen) || !seen[i]) {
+			n++
+			if len(examples) < maxExamples {
+				examples = append(examples, fmt.Sprintf("%s %d", name, i+1))
+			}
+		}
+	}
+	return n, examples
+}
+
+// Has reports whether message seq of the stream has arrived.
+func (g *Got) Has(s *Stream, seq uint64) bool {
+	g.mu.Lock()
+	defer g.mu.Unlock()
+	a := g.streams[s.Name]
+	return a != nil && seq >= 1 && seq <= uint64(len(a.seen)) && a.seen[seq-1]
+}
+
+// Check compares the receiver's list with what the publishers were told is safe, in want, under
+// the rules. It returns nil if they agree, else an error that counts and names the offenders.
+func (g *Got) Check(want *Snapshot, r Rules) error {
+	var errs []error
+	add := func(what string, n uint64, examples []string) {
+		if n > 0 {
+			errs = append(errs, fmt.Errorf("%s %d: %s", what, n, strings.Join(examples, ", ")))
+		}
+	}
+	var repeats uint64
+	for _, s := range g.t.Streams() {
+		if r.Only != nil && !r.Only(s) {
+			continue
+		}
+		n, examples := g.missing(s.Name, want.acked[s.Name])
+		add("acknowledged and lost", n, examples)
+
+		g.mu.Lock()
+		if a := g.streams[s.Name]; a != nil {
+			add("disordered", a.disorder, a.disordered)
+			if r.OnlyOnce || r.ExactlyOnce && s.QoS == 2 {
+				add("came twice", uint64(len(a.repeats)), a.repeated(s.Name))
+			}
+			if r.MaxBack > 0 && a.back > r.MaxBack {
+				errs = append(errs, fmt.Errorf("%s: a repeat lay %d behind the newest, at most %d may", s.Name, a.back, r.MaxBack))
+			}
+			for _, again := range a.repeats {
+				repeats += uint64(again)
+			}
+		}
+		g.mu.Unlock()
+	}
+	if r.MaxRepeats > 0 && repeats > r.MaxRepeats {
+		errs = append(errs, fmt.Errorf("%d repeats, at most %d may be", repeats, r.MaxRepeats))
+	}
+	g.mu.Lock()
+	add("never sent", uint64(len(g.unknown)), g.unknown)
+	g.mu.Unlock()
+	return errors.Join(errs...)
+}
+
+// repeated names some of the messages that came again.
+func (a *arrivals) repeated(name string) (examples []string) {
+	for seq, again := range a.repeats {
+		if len(examples) == maxExamples {
+			break
+		}
+		examples = append(examples, fmt.Sprintf("%s %d (%d times)", name, seq, again+1))
+	}
+	return examples
+}
