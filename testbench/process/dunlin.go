@@ -1,0 +1,145 @@
+package process
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"runtime"
+	"strings"
+	"sync"
+)
+
+// BinaryVariable is the environment variable that names a dunlin binary to test instead of one
+// that is built from this source tree.
+const BinaryVariable = "DUNLIN_BINARY"
+
+var build = sync.OnceValues(func() (string, error) {
+	if path := os.Getenv(BinaryVariable); path != "" {
+		return path, nil
+	}
+	_, file, _, ok := runtime.Caller(0)
+	if !ok {
+		return "", errors.New("process: internal error: no path of the source")
+	}
+	root := filepath.Dir(filepath.Dir(filepath.Dir(file)))
+	dir, err := os.MkdirTemp("", "dunlin-binary-")
+	if err != nil {
+		return "", fmt.Errorf("process: %w", err)
+	}
+	binary := filepath.Join(dir, "dunlin")
+	cmd := exec.Command("go", "build", "-trimpath", "-buildvcs=false", "-o", binary, "./cmd/dunlin")
+	cmd.Dir = root
+	cmd.Env = append(os.Environ(), "CGO_ENABLED=0")
+	if out, err := cmd.CombinedOutput(); err != nil {
+		os.RemoveAll(dir)
+		return "", fmt.Errorf("process: go build ./cmd/dunlin: %w\n%s", err, out)
+	}
+	return binary, nil
+})
+
+// Binary returns the path of the dunlin binary, which it builds once per test process. Call
+// Cleanup before that ends.
+func Binary() (string, error) { return build() }
+
+// Cleanup removes what Binary built. TestMain calls it behind the tests.
+func Cleanup() {
+	if path, err := build(); err == nil && os.Getenv(BinaryVariable) == "" {
+		os.RemoveAll(filepath.Dir(path))
+	}
+}
+
+// Gateway is the configuration of a dunlin process.
+type Gateway struct {
+	Address string // host:port; a free loopback address if ""
+	Socket  string // path of a unix socket beside it, "" = none
+	Data    string // folder of what is kept; "data" below dir if ""
+	Uplinks []Uplink
+	// Settings are further lines for --set, "key=value".
+	Settings []string
+}
+
+// Uplink is an uplink of a Gateway.
+type Uplink struct {
+	Name     string
+	Endpoint string // mqtt://host:port
+	ClientID string
+	Rules    []Rule
+	Down     []Rule
+	Window   int // messages in flight; the default if 0
+}
+
+// Rule is a rule of an Uplink: what matches From goes to To. Its QoS is that of the message, at
+// most QoS.
+type Rule struct {
+	From, To string
+	QoS      int
+}
+
+// Dunlin runs the broker with its files in dir.
+func Dunlin(ctx context.Context, dir string, g Gateway) (*Process, error) {
+	binary, err := Binary()
+	if err != nil {
+		return nil, err
+	}
+	if g.Address == "" {
+		if g.Address, err = FreeAddress(); err != nil {
+			return nil, err
+		}
+	}
+	if g.Data == "" {
+		g.Data = filepath.Join(dir, "data")
+	}
+	file := filepath.Join(dir, "dunlin.yaml")
+	if err := os.WriteFile(file, []byte(g.yaml()), 0o600); err != nil {
+		return nil, fmt.Errorf("process: %w", err)
+	}
+	args := []string{"serve", "--config", file}
+	for _, s := range g.Settings {
+		args = append(args, "--set", s)
+	}
+	return Start(ctx, Spec{
+		Path: binary, Args: args, Dir: dir, Log: filepath.Join(dir, "dunlin.log"),
+		Network: "tcp", Address: g.Address,
+	})
+}
+
+// yaml returns the configuration file.
+func (g Gateway) yaml() string {
+	var b strings.Builder
+	fmt.Fprintf(&b, "data: %q\n", g.Data)
+	fmt.Fprintf(&b, "listeners:\n  - address: %q\n", g.Address)
+	if g.Socket != "" {
+		fmt.Fprintf(&b, "  - address: %q\n", "unix:"+g.Socket)
+	}
+	// Tests queue more for one absent session than a gateway would.
+	fmt.Fprintf(&b, "sessions:\n  max_queued_messages: 2000000\n")
+	if len(g.Uplinks) > 0 {
+		fmt.Fprintf(&b, "uplinks:\n")
+	}
+	for _, u := range g.Uplinks {
+		fmt.Fprintf(&b, "  - name: %s\n", u.Name)
+		fmt.Fprintf(&b, "    endpoints: [%q]\n", u.Endpoint)
+		fmt.Fprintf(&b, "    client_id: %q\n", u.ClientID)
+		// A test has no minute to wait for the link.
+		fmt.Fprintf(&b, "    backoff: {min: 100ms, max: 500ms, stable: 1s}\n")
+		if u.Window > 0 {
+			fmt.Fprintf(&b, "    limits: {max_in_flight: %d}\n", u.Window)
+		}
+		rules(&b, "rules", u.Rules)
+		rules(&b, "down", u.Down)
+	}
+	return b.String()
+}
+
+func rules(b *strings.Builder, key string, rules []Rule) {
+	if len(rules) == 0 {
+		return
+	}
+	fmt.Fprintf(b, "    %s:\n", key)
+	for _, r := range rules {
+		fmt.Fprintf(b, "      - {from: %q, to: %q, qos: %d}\n", r.From, r.To, r.QoS)
+	}
+}
