@@ -1,0 +1,150 @@
+package route
+
+import (
+	"bytes"
+	"hash/maphash"
+	"slices"
+	"unsafe"
+)
+
+// Route is what a Cache knows of a topic.
+type Route struct {
+	Topic   string  // a copy that may be kept
+	Matches []Match // must not be changed
+	// Note is the caller's: what it found out about the topic, such as the result of its checks
+	// on it. It is nil when the topic is new here and again when subscriptions have changed.
+	Note any
+}
+
+// cached is a Route with what tells whether it still holds.
+type cached struct {
+	Route
+	generation uint64
+	stripe     int
+	cost       int // references
+}
+
+// Cache remembers routes by topic. It belongs to the goroutine of its index.
+//
+// It is bounded by what it refers to, not by the number of topics. When that is too much, the
+// half that has not been asked for lately goes.
+type Cache struct {
+	index *Index
+	half  int // references in one of the two generations below, at most
+
+	// A topic that is asked for is in young. When young is full it becomes old, and what was
+	// old and not asked for since is forgotten.
+	young, old map[string]*cached
+	used       int // references in young
+
+	large   *cached // the last route that is too large to be kept with others
+	scratch []Match
+}
+
+// NewCache returns an empty cache over x of at most maxReferences references. One is a receiver
+// of a topic, or 32 bytes of overhead (16 on 32-bit machines): the memory is about 2 MiB for
+// 65,536. A route that alone has more than half of that is kept as long as no other such route
+// is asked for.
+func NewCache(x *Index, maxReferences int) *Cache {
+	return &Cache{
+		index: x,
+		half:  maxReferences / 2,
+		young: make(map[string]*cached),
+		old:   make(map[string]*cached),
+	}
+}
+
+// Match returns the receivers of topic, as Index.Match does. The result is valid until the next
+// call of a method, and must not be changed.
+func (c *Cache) Match(topic []byte) []Match { return c.Lookup(topic).Matches }
+
+// Lookup returns the route of topic, a valid Topic Name. The result is valid until the next
+// call of a method; what may be changed in it is Note. A hit does not allocate, once the maps
+// have grown to what is in use.
+func (c *Cache) Lookup(topic []byte) *Route {
+	if r := c.young[string(topic)]; r != nil {
+		if r.generation != c.index.generation(r.stripe) {
+			c.used -= r.cost
+			delete(c.young, r.Topic)
+			return c.refresh(r)
+		}
+		return &r.Route
+	}
+	if r := c.old[string(topic)]; r != nil {
+		delete(c.old, r.Topic)
+		if r.generation != c.index.generation(r.stripe) {
+			return c.refresh(r)
+		}
+		return c.keep(r)
+	}
+	if r := c.large; r != nil && r.Topic == string(topic) {
+		if r.generation != c.index.generation(r.stripe) {
+			c.large = nil
+			return c.refresh(r)
+		}
+		return &r.Route
+	}
+	r := &cached{stripe: c.index.stripe(topic)}
+	r.Topic = string(topic)
+	return c.refresh(r)
+}
+
+// refresh matches the topic of r anew and keeps r, which is in neither generation.
+func (c *Cache) refresh(r *cached) *Route {
+	r.generation = c.index.generation(r.stripe)
+	topic := unsafe.Slice(unsafe.StringData(r.Topic), len(r.Topic)) // Match only reads it
+	c.scratch = c.index.Match(topic, c.scratch[:0])
+	if n := len(c.scratch); n <= cap(r.Matches) && cap(r.Matches) <= 2*n {
+		r.Matches = append(r.Matches[:0], c.scratch...)
+		clear(r.Matches[n:cap(r.Matches)])
+	} else {
+		r.Matches = slices.Clone(c.scratch)
+	}
+	clear(c.scratch)
+	if cap(c.scratch) > c.half {
+		c.scratch = nil
+	}
+	r.Note = nil
+	r.cost = r.references()
+	return c.keep(r)
+}
+
+// overhead is the memory of a cached route without its topic and matches, in references: the
+// record itself and its share of a map.
+const overhead = int((unsafe.Sizeof(cached{})+48)/unsafe.Sizeof(Match{})) + 1
+
+// references returns the memory of a route in units of a Match.
+func (r *cached) references() int {
+	ids := 0
+	for i := range r.Matches {
+		ids += len(r.Matches[i].IDs)
+	}
+	return overhead + cap(r.Matches) + (len(r.Topic)+4*ids)/int(unsafe.Sizeof(Match{}))
+}
+
+// keep puts r, which is in neither generation, into young.
+func (c *Cache) keep(r *cached) *Route {
+	if r.cost > c.half {
+		c.large = r
+		return &r.Route
+	}
+	if c.used+r.cost > c.half {
+		clear(c.old)
+		c.young, c.old = c.old, c.young
+		c.used = 0
+	}
+	c.young[r.Topic] = r
+	c.used += r.cost
+	return &r.Route
+}
+
+// stripe returns the part of the topic tree that topic is in.
+func (x *Index) stripe(topic []byte) int {
+	if i := bytes.IndexByte(topic, '/'); i >= 0 {
+		topic = topic[:i]
+	}
+	return int(maphash.Bytes(x.levels.seed, topic) % stripes)
+}
+
+// generation changes with every change that may concern a stripe: both terms only grow.
+func (x *Index) generation(stripe int) uint64 { return x.generations[stripe] + x.everywhere }
