@@ -1,0 +1,172 @@
+// Package config reads the configuration file of the broker: YAML into plain structs.
+//
+// The reading is strict. An unknown or repeated key and a wrong value are errors which say file,
+// line, column, what is wrong and what is allowed, and all of them are reported at once. What the
+// file does not say keeps the value of [Default], which is what packaging/dunlin.yaml spells out.
+// Overrides from the command line go through the same checks.
+//
+// Adding a setting takes a struct field here, its default in Default, a line in the group's
+// function in fields.go or uplink.go, and a line in packaging/dunlin.yaml.
+package config
+
+import (
+	"math"
+	"net/netip"
+	"strings"
+	"time"
+
+	"dunlin/core/access"
+)
+
+// Never is the duration of what does not end: the word "never" in the file.
+const Never = time.Duration(math.MaxInt64)
+
+// Sizes in bytes.
+const (
+	KiB = 1 << 10
+	MiB = 1 << 20
+	GiB = 1 << 30
+)
+
+// Config is a whole configuration. What Load and Parse return has been checked.
+type Config struct {
+	Data      string     // folder of everything that is kept
+	Listeners []Listener // never empty
+	Limits    Limits
+	Sessions  Sessions
+	Retained  Retained
+	Store     Store
+	Auth      Auth
+	Access    access.Options // no rules at all: everything is allowed
+	Uplinks   []Uplink       // names are unique
+	Log       Log
+
+	// Warnings are legal but doubtful settings, each with its place in the file.
+	Warnings []string
+}
+
+// Listener is an address that clients connect to.
+type Listener struct {
+	Address        string // "127.0.0.1:1883", "[::1]:1883", ":1883" for all, "unix:/run/dunlin/mqtt.sock"
+	Open           bool   // clients without a user name are let in, whatever the address and Auth say
+	MaxConnections int    // 0 = as many as there are file descriptors
+}
+
+// Endpoint returns the network and the address for net.Listen.
+func (l Listener) Endpoint() (network, address string) {
+	if path, ok := strings.CutPrefix(l.Address, "unix:"); ok {
+		return "unix", path
+	}
+	return "tcp", l.Address
+}
+
+// Local reports whether only this machine can reach the listener.
+func (l Listener) Local() bool {
+	network, address := l.Endpoint()
+	if network == "unix" {
+		return true
+	}
+	host, _, ok := cutPort(address)
+	if !ok {
+		return false
+	}
+	if host == "localhost" {
+		return true
+	}
+	ip, err := netip.ParseAddr(host)
+	return err == nil && ip.Unmap().IsLoopback()
+}
+
+// AllowsAnonymous reports whether clients without a user name may use the listener: those of
+// this machine as long as there is no authentication, and everybody if it is open.
+func (c *Config) AllowsAnonymous(l Listener) bool {
+	return l.Open || !c.Auth.Enabled() && l.Local()
+}
+
+// Limits bound what one client may do. All hold per connection.
+type Limits struct {
+	MaxPacket        int64         // bytes of a packet from a client, fixed header included; announced as Maximum Packet Size
+	ReceiveMaximum   int           // QoS 1 and 2 messages of a client that wait for our acknowledgement
+	MaxInFlight      int           // QoS 1 and 2 messages to a client that wait for its acknowledgement
+	ConnectTimeout   time.Duration // from accept to a whole CONNECT
+	MaxTopicLevels   int           // levels of a Topic Name or Topic Filter
+	MaxSubscriptions int           // of one client
+	MaxOutput        int64         // bytes that wait to be written to one client; never below MaxPacket
+}
+
+// Sessions bound what is kept for clients that are away.
+type Sessions struct {
+	MaxExpiry         time.Duration // longest Session Expiry Interval that is granted; Never = any
+	MaxQueuedMessages int           // waiting for one session
+}
+
+// Retained bounds the retained messages.
+type Retained struct {
+	MaxMessages int
+	MaxBytes    int64 // topics, properties and payloads
+}
+
+// Store tunes what is on disk.
+type Store struct {
+	// UnsafeNoSync leaves out every fsync, so that a power cut loses acknowledged messages. It is
+	// there for the crash tests, which must fail with it, and is named nowhere else.
+	UnsafeNoSync bool
+}
+
+// Auth says how clients prove who they are.
+type Auth struct {
+	Passwords string // file made by "dunlin passwd", "" = none
+}
+
+// Enabled reports whether clients can prove who they are at all.
+func (a Auth) Enabled() bool { return a.Passwords != "" }
+
+// Log says what is written to standard error and how.
+type Log struct {
+	Level  string // debug, info, warn or error
+	Format string // auto, text, journal or json
+}
+
+// Default returns the configuration of an empty file. Each call returns a new one.
+func Default() *Config {
+	return &Config{
+		Data:      "dunlin-data",
+		Listeners: []Listener{defaultListener},
+		Limits: Limits{
+			MaxPacket:        256 * KiB,
+			ReceiveMaximum:   256,
+			MaxInFlight:      256,
+			ConnectTimeout:   5 * time.Second,
+			MaxTopicLevels:   128,
+			MaxSubscriptions: 1000,
+			MaxOutput:        MiB,
+		},
+		Sessions: Sessions{
+			MaxExpiry:         30 * 24 * time.Hour,
+			MaxQueuedMessages: 100_000,
+		},
+		Retained: Retained{
+			MaxMessages: 100_000,
+			MaxBytes:    16 * MiB,
+		},
+		Log: Log{Level: "info", Format: "auto"},
+	}
+}
+
+// defaultListener is the listener of a file that names none, and what a listener says that
+// leaves something out.
+var defaultListener = Listener{Address: "127.0.0.1:1883"}
+
+// cutPort splits "host:port" and "[host]:port" without looking into either.
+func cutPort(address string) (host, port string, ok bool) {
+	i := strings.LastIndexByte(address, ':')
+	if i < 0 {
+		return "", "", false
+	}
+	host, port = address[:i], address[i+1:]
+	if inner, found := strings.CutPrefix(host, "["); found {
+		host, ok = strings.CutSuffix(inner, "]")
+		return host, port, ok
+	}
+	return host, port, !strings.ContainsAny(host, ":[]")
+}

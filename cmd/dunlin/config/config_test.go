@@ -1,0 +1,217 @@
+package config
+
+import (
+	"regexp"
+	"strings"
+	"testing"
+	"time"
+
+	"github.com/google/go-cmp/cmp"
+
+	"dunlin/core/access"
+	"dunlin/core/rule"
+	"dunlin/packaging"
+)
+
+func TestSampleSpellsOutTheDefaults(t *testing.T) {
+	c, err := Parse("dunlin.yaml", packaging.Sample, Overrides{})
+	if err != nil {
+		t.Fatal(err)
+	}
+	want := Default()
+	want.Uplinks = []Uplink{}
+	if diff := cmp.Diff(want, c); diff != "" {
+		t.Errorf("the sample differs from Default (-want +got):\n%s", diff)
+	}
+}
+
+func TestSampleNamesEveryDefault(t *testing.T) {
+	// Taking any line of the sample away must not be the only way to see that a default is there:
+	// each is asked for by its key.
+	for _, key := range []string{
+		"data", "address", "open", "max_connections", "max_packet", "receive_maximum", "max_in_flight",
+		"connect_timeout", "max_topic_levels", "max_subscriptions", "max_output", "max_expiry",
+		"max_queued_messages", "max_messages", "max_bytes", "level", "format",
+	} {
+		if !regexp.MustCompile(`(?m)^[ -]*` + key + `: \S`).Match(packaging.Sample) {
+			t.Errorf("packaging/dunlin.yaml does not say %s", key)
+		}
+	}
+}
+
+// examples is the sample with what is commented out switched on.
+func examples() string {
+	head, rest, _ := strings.Cut(string(packaging.Sample), "\ndata:")
+	rest = strings.Replace(rest, "\nuplinks: []", "\nuplinks:", 1)
+	return head + "\ndata:" + regexp.MustCompile(`(?m)^#(access:|  )`).ReplaceAllString(rest, "$1")
+}
+
+func TestExamplesInTheSampleAreValid(t *testing.T) {
+	c, err := Parse("dunlin.yaml", []byte(examples()), Overrides{})
+	if err != nil {
+		t.Fatal(err)
+	}
+	if c.Auth.Passwords != "/etc/dunlin/passwords" || len(c.Warnings) > 0 {
+		t.Errorf("passwords %q, warnings %q", c.Auth.Passwords, c.Warnings)
+	}
+	wantAccess := access.Options{
+		Everyone:  access.Rules{Subscribe: []string{"status/#"}},
+		Anonymous: access.Rules{Publish: []string{"public/%c/#"}},
+		Users: map[string]access.Rules{
+			"meter":    {Publish: []string{"meters/%c/#"}},
+			"operator": {Publish: []string{"commands/#"}, Subscribe: []string{"#"}},
+		},
+	}
+	if diff := cmp.Diff(wantAccess, c.Access); diff != "" {
+		t.Errorf("access (-want +got):\n%s", diff)
+	}
+	want := uplinkDefaults() // the example shows the defaults, too
+	want.Name = "cloud"
+	want.Endpoints = []string{"mqtts://broker.example.com:8883"}
+	want.ClientID = "gateway-17"
+	want.Username = "gateway-17"
+	want.PasswordFile = "/etc/dunlin/cloud-password"
+	want.TLS = TLS{
+		CA: "/etc/dunlin/ca.pem", Cert: "/etc/dunlin/gateway.pem", Key: "/etc/dunlin/gateway.key",
+		ServerName: "broker.example.com",
+	}
+	want.Rules = []rule.Rule{{From: "plant/#", To: "sites/a/plant/#", QoS: 1}}
+	want.Down = []rule.Rule{{From: "sites/a/commands/#", To: "commands/#", QoS: 1}}
+	if diff := cmp.Diff([]Uplink{want}, c.Uplinks); diff != "" {
+		t.Errorf("uplinks (-want +got):\n%s", diff)
+	}
+}
+
+func TestEmptyFileIsTheDefault(t *testing.T) {
+	for name, text := range map[string]string{
+		"nothing":               "",
+		"only comments":         "# nothing\n",
+		"only null":             "---\n~\n",
+		"sections with nothing": "listeners:\nlimits:\nauth:\n  # passwords: x\naccess:\nuplinks:\nlog:\n",
+	} {
+		t.Run(name, func(t *testing.T) {
+			c, err := Parse("f", []byte(text), Overrides{})
+			if err != nil {
+				t.Fatal(err)
+			}
+			if diff := cmp.Diff(Default(), c); diff != "" {
+				t.Errorf("(-default +got):\n%s", diff)
+			}
+		})
+	}
+}
+
+func TestAnonymousIsForThisMachineOrOpenListeners(t *testing.T) {
+	for _, tt := range []struct {
+		name      string
+		listener  Listener
+		passwords string
+		want      bool
+	}{
+		{"loopback", Listener{Address: "127.0.0.1:1883"}, "", true},
+		{"other loopback", Listener{Address: "127.9.9.9:1883"}, "", true},
+		{"mapped loopback", Listener{Address: "[::ffff:127.0.0.1]:1883"}, "", true},
+		{"loopback of IPv6", Listener{Address: "[::1]:1883"}, "", true},
+		{"localhost", Listener{Address: "localhost:1883"}, "", true},
+		{"unix socket", Listener{Address: "unix:/run/x"}, "", true},
+		{"loopback with passwords", Listener{Address: "127.0.0.1:1883"}, "p", false},
+		{"unix socket with passwords", Listener{Address: "unix:/run/x"}, "p", false},
+		{"open with passwords", Listener{Address: "0.0.0.0:1883", Open: true}, "p", true},
+		{"network", Listener{Address: "192.0.2.1:1883"}, "", false},
+		{"all addresses", Listener{Address: ":1883"}, "", false},
+		{"all addresses of IPv6", Listener{Address: "[::]:1883"}, "", false},
+	} {
+		t.Run(tt.name, func(t *testing.T) {
+			c := &Config{Auth: Auth{Passwords: tt.passwords}}
+			if got := c.AllowsAnonymous(tt.listener); got != tt.want {
+				t.Errorf("AllowsAnonymous = %v, want %v", got, tt.want)
+			}
+		})
+	}
+}
+
+func TestUnitsAreReadAndWritten(t *testing.T) {
+	const day = 24 * time.Hour
+	for _, tt := range []struct {
+		text, written string
+		want          time.Duration
+	}{
+		{"0", "0", 0},
+		{"500ms", "500ms", 500 * time.Millisecond},
+		{"10s", "10s", 10 * time.Second},
+		{"90s", "90s", 90 * time.Second},
+		{"60s", "1m", time.Minute},
+		{"1h30m", "90m", 90 * time.Minute},
+		{"24h", "1d", day},
+		{"2w", "14d", 14 * day},
+	} {
+		if got, err := ParseDuration(tt.text); err != nil || got != tt.want || FormatDuration(got) != tt.written {
+			t.Errorf("duration %s: %v (%s), %v", tt.text, got, FormatDuration(got), err)
+		}
+	}
+	for _, tt := range []struct {
+		text, written string
+		want          int64
+	}{
+		{"0", "0", 0},
+		{"512B", "512B", 512},
+		{"64KB", "64000B", 64000},
+		{"256KiB", "256KiB", 256 << 10},
+		{"256 KiB", "256KiB", 256 << 10},
+		{"1024MiB", "1GiB", 1 << 30},
+		{"3GB", "2929687.5KiB", 3e9},
+	} {
+		got, err := ParseSize(tt.text)
+		if tt.want == 3e9 {
+			tt.written = "3000000000B" // no unit of 1024 divides it
+		}
+		if err != nil || got != tt.want || FormatSize(got) != tt.written {
+			t.Errorf("size %s: %v (%s), %v", tt.text, got, FormatSize(got), err)
+		}
+	}
+	for text, want := range map[string]error{
+		"":                      errNoNumber,
+		"s":                     errNoNumber,
+		"-1s":                   errNoNumber,
+		"1.5h":                  errNoUnit,
+		"10":                    errNoUnit,
+		"00":                    errNoUnit,
+		"10 parsecs":            errUnknownUnit,
+		"10S":                   errNoUnit,
+		"1h30":                  errNoUnit,
+		"99999999999999999999s": errTooLarge,
+		"9223372036854775807ms": errTooLarge,
+		"106751d1h":             nil,
+		"106751d24h":            errTooLarge,
+		"1s1s1s":                nil,
+		"1h\n":                  errNoNumber,
+	} {
+		if _, err := ParseDuration(text); err != want {
+			t.Errorf("duration %q: %v, want %v", text, err, want)
+		}
+	}
+	for text, want := range map[string]error{
+		"":              errNoNumber,
+		"10":            errNoUnit,
+		"1kib":          errUnknownUnit,
+		"1KiB1B":        errUnknownUnit,
+		"9999999999GiB": errTooLarge,
+	} {
+		if _, err := ParseSize(text); err != want {
+			t.Errorf("size %q: %v, want %v", text, err, want)
+		}
+	}
+}
+
+func TestSpoolBoundIsAShareOfTheDisk(t *testing.T) {
+	folder := t.TempDir()
+	if got, err := (Spool{MaxBytes: 5 * MiB}).Bound(folder); got != 5*MiB || err != nil {
+		t.Errorf("given: %d, %v", got, err)
+	}
+	if got, err := (Spool{}).Bound(folder); err != nil || got < minSpool || got > 2*GiB {
+		t.Errorf("auto: %d, %v", got, err)
+	}
+	if _, err := (Spool{}).Bound(folder + "/missing"); err == nil {
+		t.Error("no error for a folder that is not there")
+	}
+}

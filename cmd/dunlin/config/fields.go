@@ -1,0 +1,246 @@
+package config
+
+import (
+	"math"
+	"net/netip"
+	"strconv"
+	"strings"
+	"time"
+
+	"go.yaml.in/yaml/v3"
+
+	"dunlin/core/access"
+)
+
+// maxSocketPath is the longest path of a unix socket: sun_path is 108 bytes with its final NUL.
+const maxSocketPath = 107
+
+// config reads the whole file.
+func (d *decoder) config(n *yaml.Node, c *Config) {
+	g, ok := d.group(n,
+		field{key: "data", read: func(n *yaml.Node) {
+			d.location(&c.Data)(n)
+			if c.Data == "" {
+				d.fail(n, "is empty; allowed: the path of a folder")
+			}
+		}},
+		field{key: "listeners", read: func(n *yaml.Node) { d.listeners(n, c) }},
+		field{key: "limits", read: func(n *yaml.Node) { d.limits(n, &c.Limits) }},
+		field{key: "sessions", read: func(n *yaml.Node) { d.sessions(n, &c.Sessions) }},
+		field{key: "retained", read: func(n *yaml.Node) { d.retained(n, &c.Retained) }},
+		field{key: "store", hidden: true, read: func(n *yaml.Node) { d.store(n, &c.Store) }},
+		field{key: "auth", read: func(n *yaml.Node) { d.auth(n, &c.Auth) }},
+		field{key: "access", read: func(n *yaml.Node) { d.access(n, c) }},
+		field{key: "uplinks", read: func(n *yaml.Node) { d.uplinks(n, c) }},
+		field{key: "log", read: func(n *yaml.Node) { d.log(n, &c.Log) }},
+	)
+	if ok && !g.has("data") {
+		c.Data = d.resolve(n, c.Data)
+	}
+}
+
+func (d *decoder) listeners(n *yaml.Node, c *Config) {
+	if !list(d, n, &c.Listeners, func(n *yaml.Node, l *Listener) { d.listener(n, c, l) }) {
+		return
+	}
+	if len(c.Listeners) == 0 {
+		d.fail(n, "the list is empty, nobody could connect; allowed: one address or more")
+	}
+}
+
+func (d *decoder) listener(n *yaml.Node, c *Config, l *Listener) {
+	*l = defaultListener
+	g, ok := d.group(n,
+		field{key: "address", read: func(n *yaml.Node) { d.address(n, &l.Address) }},
+		field{key: "open", read: d.flag(&l.Open)},
+		field{key: "max_connections", read: d.whole(&l.MaxConnections, 0, math.MaxInt32)},
+	)
+	if !ok {
+		return
+	}
+	d.later(func() {
+		for i := range c.Listeners {
+			o := &c.Listeners[i]
+			if o == l {
+				break
+			}
+			if o.Address == l.Address && !strings.HasSuffix(l.Address, ":0") {
+				d.failAt(g, "address", "%s stands in listeners.%d already", l.Address, i)
+				return
+			}
+		}
+		switch {
+		case l.Local():
+		case l.Open:
+			d.warnAt(g, "open", "%s lets in everybody who can reach it, without a password", l.Address)
+		case !c.Auth.Enabled():
+			d.failAt(g, "address", "%s can be reached from the network, and clients need no password; "+
+				"allowed: with auth.passwords set, or with open: true if everybody may come in", l.Address)
+		}
+	})
+}
+
+// address reads where to listen: host:port with an IP address, or unix:path.
+func (d *decoder) address(n *yaml.Node, dst *string) {
+	const allowed = "127.0.0.1:1883, [::1]:1883, :1883 for all addresses, or unix:/path"
+	s, ok := d.scalar(n, allowed)
+	if !ok {
+		return
+	}
+	if path, isUnix := strings.CutPrefix(s, "unix:"); isUnix {
+		path = d.resolve(n, path)
+		switch {
+		case path == "" || path[0] == '@' || strings.ContainsRune(path, 0):
+			d.fail(n, "%.80q is not the path of a socket; allowed: unix:/path", s)
+		case len(path) > maxSocketPath:
+			d.fail(n, "the path of the socket has %d bytes; allowed: at most %d", len(path), maxSocketPath)
+		default:
+			*dst = "unix:" + path
+		}
+		return
+	}
+	host, port, ok := cutPort(s)
+	if !ok {
+		d.fail(n, "%.80q is not an address with a port; allowed: %s", s, allowed)
+		return
+	}
+	if p, err := strconv.ParseUint(port, 10, 16); err != nil {
+		d.fail(n, "%.80q has no port number; allowed: 1 to 65535, 0 for any free one", s)
+		return
+	} else {
+		port = strconv.FormatUint(p, 10)
+	}
+	if host != "" && host != "localhost" {
+		ip, err := netip.ParseAddr(host)
+		if err != nil {
+			d.fail(n, "%.80q is not an IP address; allowed: %s", host, allowed)
+			return
+		}
+		if ip.Is6() {
+			host = "[" + ip.String() + "]"
+		}
+	}
+	*dst = host + ":" + port
+}
+
+func (d *decoder) limits(n *yaml.Node, l *Limits) {
+	g, ok := d.group(n,
+		field{key: "max_packet", read: d.size(&l.MaxPacket, KiB, 256*MiB, false)},
+		field{key: "receive_maximum", read: d.whole(&l.ReceiveMaximum, 1, math.MaxUint16)},
+		field{key: "max_in_flight", read: d.whole(&l.MaxInFlight, 1, math.MaxUint16)},
+		field{key: "connect_timeout", read: d.duration(&l.ConnectTimeout, time.Second, time.Minute)},
+		field{key: "max_topic_levels", read: d.whole(&l.MaxTopicLevels, 1, math.MaxUint16)},
+		field{key: "max_subscriptions", read: d.whole(&l.MaxSubscriptions, 1, 1_000_000)},
+		field{key: "max_output", read: d.size(&l.MaxOutput, 16*KiB, GiB, false)},
+	)
+	if ok && l.MaxOutput < l.MaxPacket {
+		at := "max_output"
+		if !g.has(at) {
+			at = "max_packet"
+		}
+		d.failAt(g, at, "max_output (%s) is below max_packet (%s), so that the largest message could not be "+
+			"delivered; allowed: max_output from %[2]s",
+			FormatSize(l.MaxOutput), FormatSize(l.MaxPacket))
+	}
+}
+
+func (d *decoder) sessions(n *yaml.Node, s *Sessions) {
+	d.group(n,
+		field{key: "max_expiry", read: d.duration(&s.MaxExpiry, 0, Never)},
+		field{key: "max_queued_messages", read: d.whole(&s.MaxQueuedMessages, 1, math.MaxInt32)},
+	)
+}
+
+func (d *decoder) retained(n *yaml.Node, r *Retained) {
+	d.group(n,
+		field{key: "max_messages", read: d.whole(&r.MaxMessages, 0, math.MaxInt32)},
+		field{key: "max_bytes", read: d.size(&r.MaxBytes, 0, GiB, false)},
+	)
+}
+
+func (d *decoder) store(n *yaml.Node, s *Store) {
+	d.group(n,
+		field{key: "unsafe_no_sync", hidden: true, read: func(n *yaml.Node) {
+			d.flag(&s.UnsafeNoSync)(n)
+			if s.UnsafeNoSync {
+				d.warn(n, "nothing is synced to the disk: a power cut loses acknowledged messages")
+			}
+		}},
+	)
+}
+
+func (d *decoder) auth(n *yaml.Node, a *Auth) {
+	d.group(n, field{key: "passwords", read: d.existing(&a.Passwords, true)})
+}
+
+func (d *decoder) access(n *yaml.Node, c *Config) {
+	a := &c.Access
+	g, ok := d.group(n,
+		field{key: "everyone", read: func(n *yaml.Node) { d.rules(n, &a.Everyone) }},
+		field{key: "anonymous", read: func(n *yaml.Node) { d.rules(n, &a.Anonymous) }},
+		field{key: "users", read: func(n *yaml.Node) { d.users(n, a) }},
+	)
+	if !ok {
+		return
+	}
+	d.later(func() {
+		if g.has("users") && !c.Auth.Enabled() {
+			d.warnAt(g, "users", "there are rules for users, but no auth.passwords that would tell who is one")
+		}
+		// An empty policy allows everything, which is not what somebody wants who writes
+		// "publish: []" and nothing else.
+		given := len(a.Everyone.Publish) + len(a.Everyone.Subscribe) +
+			len(a.Anonymous.Publish) + len(a.Anonymous.Subscribe)
+		for _, r := range a.Users {
+			given += len(r.Publish) + len(r.Subscribe)
+		}
+		if given == 0 && len(g.values) > 0 && len(d.errs) == 0 {
+			d.fail(n, "no topic is allowed to anybody; allowed: one filter or more, or no access section at all, "+
+				"which allows everything")
+		}
+	})
+}
+
+func (d *decoder) users(n *yaml.Node, a *access.Options) {
+	if !d.wants(n, yaml.MappingNode, `user names with their rules, "name: {publish: [], subscribe: []}"`) {
+		return
+	}
+	a.Users = make(map[string]access.Rules)
+	d.pairs(n, func(name string, k, v *yaml.Node) {
+		if name == "" || strings.ContainsAny(name, ":\x00") {
+			d.fail(k, "%.80q is not a user name; allowed: text without a colon", name)
+			return
+		}
+		d.below(name, func() {
+			var r access.Rules
+			d.rules(v, &r)
+			a.Users[name] = r
+		})
+	})
+}
+
+// rules reads what somebody may do.
+func (d *decoder) rules(n *yaml.Node, r *access.Rules) {
+	d.group(n,
+		field{key: "publish", read: func(n *yaml.Node) { list(d, n, &r.Publish, d.template) }},
+		field{key: "subscribe", read: func(n *yaml.Node) { list(d, n, &r.Subscribe, d.template) }},
+	)
+}
+
+// template reads a Topic Filter with %c and %u in it.
+func (d *decoder) template(n *yaml.Node, dst *string) {
+	d.filter(dst)(n)
+	if *dst == "" {
+		return // reported
+	}
+	if _, err := access.New(access.Options{Everyone: access.Rules{Publish: []string{*dst}}}); err != nil {
+		d.fail(n, "%v", err)
+	}
+}
+
+func (d *decoder) log(n *yaml.Node, l *Log) {
+	d.group(n,
+		field{key: "level", read: d.oneOf(&l.Level, "debug", "info", "warn", "error")},
+		field{key: "format", read: d.oneOf(&l.Format, "auto", "text", "journal", "json")},
+	)
+}
