@@ -119,11 +119,11 @@ func (t *Tally) Acknowledged() (n uint64) {
 // Snapshot returns a copy of what is acknowledged now, to check a receiver against later: a
 // crash image must hold what was acknowledged before it, not what came after.
 func (t *Tally) Snapshot() *Snapshot {
-	snap := &Snapshot{acked: make(map[string][]bool)}
+	snap := &Snapshot{acked: make(map[string][]bool), counts: make(map[string]uint64)}
 	for _, s := range t.Streams() {
 		s.mu.Lock()
 		snap.acked[s.Name] = append([]bool(nil), s.acked...)
-		snap.count += s.count
+		snap.counts[s.Name] = s.count
 		s.mu.Unlock()
 	}
 	return snap
@@ -131,12 +131,17 @@ func (t *Tally) Snapshot() *Snapshot {
 
 // Snapshot is the acknowledged messages of a moment.
 type Snapshot struct {
-	acked map[string][]bool
-	count uint64
+	acked  map[string][]bool // by name of the stream, then by sequence number - 1
+	counts map[string]uint64
 }
 
 // Count returns how many messages were acknowledged then.
-func (s *Snapshot) Count() uint64 { return s.count }
+func (s *Snapshot) Count() (n uint64) {
+	for _, c := range s.counts {
+		n += c
+	}
+	return n
+}
 
 // Rules say what one receiver may see.
 type Rules struct {
@@ -283,17 +288,32 @@ func (g *Got) Changed() <-chan struct{} {
 	return g.news
 }
 
-// Missing returns how many messages of the snapshot have not arrived, of the streams that only
-// answers true for (nil = all).
+// Missing returns at least how many messages of the snapshot have not arrived, of the streams
+// that only answers true for (nil = all); 0 if none is missing. It is cheap as long as fewer have
+// arrived than must.
 func (g *Got) Missing(want *Snapshot, only func(s *Stream) bool) (n uint64) {
 	for _, s := range g.t.Streams() {
 		if only != nil && !only(s) {
+			continue
+		}
+		if have := g.countOf(s.Name); have < want.counts[s.Name] {
+			n += want.counts[s.Name] - have
 			continue
 		}
 		missing, _ := g.missing(s.Name, want.acked[s.Name])
 		n += missing
 	}
 	return n
+}
+
+// countOf returns how many different messages of a stream arrived.
+func (g *Got) countOf(name string) uint64 {
+	g.mu.Lock()
+	defer g.mu.Unlock()
+	if a := g.streams[name]; a != nil {
+		return a.count
+	}
+	return 0
 }
 
 // missing counts the acknowledged messages of a stream that have not arrived, with examples.
