@@ -53,6 +53,61 @@ const (
 	WildcardNotSupported        ReasonCode = 0xA2
 )
 
+var reasonNames = [...]string{
+	Success:                     "Success",
+	GrantedQoS1:                 "Granted QoS 1",
+	GrantedQoS2:                 "Granted QoS 2",
+	DisconnectWithWill:          "Disconnect with Will Message",
+	NoMatchingSubscribers:       "No matching subscribers",
+	NoSubscriptionExisted:       "No subscription existed",
+	ContinueAuthentication:      "Continue authentication",
+	ReAuthenticate:              "Re-authenticate",
+	UnspecifiedError:            "Unspecified error",
+	MalformedPacket:             "Malformed Packet",
+	ProtocolError:               "Protocol Error",
+	ImplementationSpecificError: "Implementation specific error",
+	UnsupportedProtocolVersion:  "Unsupported Protocol Version",
+	ClientIdentifierNotValid:    "Client Identifier not valid",
+	BadUserNameOrPassword:       "Bad User Name or Password",
+	NotAuthorized:               "Not authorized",
+	ServerUnavailable:           "Server unavailable",
+	ServerBusy:                  "Server busy",
+	Banned:                      "Banned",
+	ServerShuttingDown:          "Server shutting down",
+	BadAuthenticationMethod:     "Bad authentication method",
+	KeepAliveTimeout:            "Keep Alive timeout",
+	SessionTakenOver:            "Session taken over",
+	TopicFilterInvalid:          "Topic Filter invalid",
+	TopicNameInvalid:            "Topic Name invalid",
+	PacketIDInUse:               "Packet Identifier in use",
+	PacketIDNotFound:            "Packet Identifier not found",
+	ReceiveMaximumExceeded:      "Receive Maximum exceeded",
+	TopicAliasInvalid:           "Topic Alias invalid",
+	PacketTooLarge:              "Packet too large",
+	MessageRateTooHigh:          "Message rate too high",
+	QuotaExceeded:               "Quota exceeded",
+	AdministrativeAction:        "Administrative action",
+	PayloadFormatInvalid:        "Payload format invalid",
+	RetainNotSupported:          "Retain not supported",
+	QoSNotSupported:             "QoS not supported",
+	UseAnotherServer:            "Use another server",
+	ServerMoved:                 "Server moved",
+	SharedNotSupported:          "Shared Subscriptions not supported",
+	ConnectionRateExceeded:      "Connection rate exceeded",
+	MaximumConnectTime:          "Maximum connect time",
+	SubIDNotSupported:           "Subscription Identifiers not supported",
+	WildcardNotSupported:        "Wildcard Subscriptions not supported",
+}
+
+// String returns the name of the code in MQTT5 §2.4, such as "Not authorized". The three names
+// of 0x00 depend on the packet; here it is "Success".
+func (c ReasonCode) String() string {
+	if int(c) < len(reasonNames) && reasonNames[c] != "" {
+		return reasonNames[c]
+	}
+	return fmt.Sprintf("ReasonCode(0x%02X)", byte(c))
+}
+
 // Error is the fault of the peer: a packet that the specification forbids. Code is what the
 // DISCONNECT or CONNACK that closes the connection carries (MQTT5 §4.13).
 type Error struct {
