@@ -1,0 +1,82 @@
+package packages
+
+import (
+	"os"
+	"path/filepath"
+	"strings"
+	"testing"
+
+	"github.com/google/go-cmp/cmp"
+)
+
+// scripts are all that a package, make or an operator runs by sh or bash.
+func scripts(t *testing.T) []string {
+	t.Helper()
+	var all []string
+	for _, pattern := range []string{
+		"packaging/*.sh", "packaging/deb/p*", "packaging/openwrt/p*", "packaging/openwrt/*.init",
+		"testbench/*.sh", "testbench/packages/testdata/*.sh", ".ci/run",
+	} {
+		found, err := filepath.Glob("../../" + pattern)
+		if err != nil {
+			t.Fatal(err)
+		}
+		if len(found) == 0 {
+			t.Errorf("%s matches nothing", pattern)
+		}
+		all = append(all, found...)
+	}
+	return all
+}
+
+func TestScriptsAreSound(t *testing.T) {
+	for _, script := range scripts(t) {
+		t.Run(filepath.Base(script), func(t *testing.T) {
+			text, err := os.ReadFile(script)
+			if err != nil {
+				t.Fatal(err)
+			}
+			shell := "sh"
+			if strings.HasPrefix(string(text), "#!/usr/bin/env bash") {
+				shell = "bash"
+			}
+			run(t, shell, "-n", script)
+			run(t, "shellcheck", "--shell", shell, script)
+		})
+	}
+}
+
+// The init script of OpenWrt runs here with its functions of procd and UCI replaced by
+// ones that print their arguments.
+func TestProcdGetsTheService(t *testing.T) {
+	want, err := os.ReadFile("testdata/procd.txt")
+	if err != nil {
+		t.Fatal(err)
+	}
+	data := filepath.Join(t.TempDir(), "data")
+	got := run(t, "sh", "testdata/procd.sh", "../../packaging/openwrt/dunlin.init", data)
+	got = strings.ReplaceAll(got, data, "DATA") + "\n"
+	if diff := cmp.Diff(string(want), got); diff != "" {
+		t.Errorf("what procd was told (-want +got):\n%s", diff)
+	}
+}
+
+func TestUnitIsUnderstoodAndHardened(t *testing.T) {
+	// verify wants the program to be where the unit says.
+	root := t.TempDir()
+	deb, _ := pkg(run(t, "dpkg", "--print-architecture"), "deb")
+	run(t, "dpkg-deb", "--extract", deb, root)
+	const unit = "lib/systemd/system/dunlin.service"
+	text, err := os.ReadFile(filepath.Join(root, unit))
+	if err != nil {
+		t.Fatal(err)
+	}
+	here := strings.ReplaceAll(string(text), "/usr/bin/dunlin", filepath.Join(root, "usr/bin/dunlin"))
+	path := filepath.Join(t.TempDir(), "dunlin.service")
+	if err := os.WriteFile(path, []byte(here), 0o644); err != nil {
+		t.Fatal(err)
+	}
+	run(t, "systemd-analyze", "verify", "--man=no", path)
+	// In tenths: 1.5 of 10, where 9.6 is a service without any sandbox.
+	run(t, "systemd-analyze", "security", "--offline=true", "--threshold=15", filepath.Join(root, unit))
+}
