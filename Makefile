@@ -1,0 +1,49 @@
+# Dunlin. `make help` lists the targets; `make run` and `make test` need Go and make, and
+# say what else they want.
+
+TARGETS  := linux-amd64 linux-arm64 linux-armv6 linux-armv7 linux-riscv64 linux-mipsle
+TOOL     := go tool -modfile=testbench/tools.mod
+FUZZTIME ?= 1m
+
+.DEFAULT_GOAL := help
+.PHONY: help run build test check cross $(TARGETS:%=bin/%/dunlin) demo packages fuzz clean
+
+help: ## this list
+	@sed -n 's/^\([a-z]*\):.* ## /\1\t/p' Makefile | expand -t 12
+
+run: build ## build the broker and serve on the loopback interface, data in ./dunlin-data
+	exec bin/dunlin serve
+
+build: ## bin/dunlin for this machine
+	@packaging/compile.sh host bin/dunlin
+
+test: ## every test there is; logs in bin/log
+	@testbench/test.sh
+
+check: ## formatting, vet, modernisation, staticcheck, cross builds
+	@files=$$($(TOOL) gofumpt -l $$(git ls-files --cached --others --exclude-standard '*.go')); \
+		[ -z "$$files" ] || { echo "not formatted by gofumpt:"; echo "$$files"; exit 1; }
+	go vet ./...
+	go fix -diff ./...
+	$(TOOL) staticcheck ./...
+	@$(MAKE) --no-print-directory cross
+
+cross: $(TARGETS:%=bin/%/dunlin) ## bin/TARGET/dunlin for each architecture: static, stripped, tried
+	@testbench/need.sh qemu-user-static=qemu-aarch64-static binutils=readelf
+	@testbench/cross.sh $(TARGETS)
+
+$(TARGETS:%=bin/%/dunlin): bin/%/dunlin:
+	@packaging/compile.sh $* $@
+
+demo: ## cut the link and kill the gateway, and see that nothing is lost
+	@go run ./testbench/demo
+
+packages: ## .deb and .ipk in dist
+	@packaging/build.sh dist
+	@ls -l dist
+
+fuzz: ## each fuzz target for FUZZTIME (1m)
+	@testbench/fuzz.sh $(FUZZTIME)
+
+clean: ## remove what was built
+	rm -rf bin dist
