@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"log/slog"
+	"math"
 	"sync"
 	"time"
 
@@ -46,6 +47,11 @@ type WriterOptions[T any] struct {
 	// called by Add and again later, and must give the same answer.
 	Size func(T) int
 
+	// Single gives each operation a transaction of its own: for callers whose operations are groups
+	// already, which may still grow until Apply gets them. MaxOps and MaxBytes then mean nothing;
+	// an operation goes at once when another is queued behind it.
+	Single bool
+
 	MaxOps    int   // operations in one transaction; 0 = DefaultMaxOps
 	MaxBytes  int   // bytes in one transaction, but at least one operation; 0 = DefaultMaxTxBytes
 	MaxQueued int64 // bytes that may wait; 0 = DefaultMaxQueued
@@ -62,6 +68,8 @@ type Writer[T any] struct {
 	file *File
 	o    WriterOptions[T]
 	log  *slog.Logger
+
+	enough int // operations that need not wait for more
 
 	wake  chan struct{} // capacity 1: a wake-up that nobody has taken yet says it all
 	ended chan struct{} // closed when the goroutine has ended
@@ -104,15 +112,20 @@ func NewWriter[T any](f *File, o WriterOptions[T]) *Writer[T] {
 	if o.MaxBytes == 0 {
 		o.MaxBytes = DefaultMaxTxBytes
 	}
+	enough := o.MaxOps
+	if o.Single {
+		o.MaxOps, o.MaxBytes, enough = 1, math.MaxInt, 2
+	}
 	if o.MaxQueued == 0 {
 		o.MaxQueued = DefaultMaxQueued
 	}
 	w := &Writer[T]{
-		file:  f,
-		o:     o,
-		log:   f.opts.Log,
-		wake:  make(chan struct{}, 1),
-		ended: make(chan struct{}),
+		file:   f,
+		o:      o,
+		log:    f.opts.Log,
+		enough: enough,
+		wake:   make(chan struct{}, 1),
+		ended:  make(chan struct{}),
 	}
 	go w.run() // owned by w; ends after Close has been called and the queue is done; Close waits
 	return w
@@ -170,7 +183,7 @@ func (w *Writer[T]) flush() {
 	if w.visible == 0 {
 		w.flushed = demand{}
 	}
-	if w.visible >= w.o.MaxOps || w.bytes >= int64(w.o.MaxBytes) {
+	if w.visible >= w.enough || w.bytes >= int64(w.o.MaxBytes) {
 		w.flushed.now = true
 	}
 	select {

@@ -208,6 +208,28 @@ func TestEnoughLazyOperationsGoAtOnce(t *testing.T) {
 	})
 }
 
+func TestASingleOperationWaitsForAnother(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		r := record(t, WriterOptions[int]{Single: true})
+		start := time.Now()
+		r.AddWithin(1, time.Hour)
+		r.Flush()
+		time.Sleep(time.Minute)
+		synctest.Wait()
+		if got := r.all(); got != nil {
+			t.Errorf("committed early: %v", got)
+		}
+		r.AddWithin(2, time.Hour)
+		r.Flush()
+		<-r.answered
+		r.Close(t.Context())
+		if got := r.sizes(); !slices.Equal(got, []int{1, 1}) || time.Since(start) != time.Minute {
+			t.Errorf("got %v after %v", got, time.Since(start))
+		}
+		r.file.Close()
+	})
+}
+
 func TestTransactionsAreBounded(t *testing.T) {
 	tests := []struct {
 		name string
@@ -269,12 +291,10 @@ func TestAFailedBatchIsAnsweredAndTheNextWorks(t *testing.T) {
 
 func TestCloseOnAFailingDiskAnswersEverything(t *testing.T) {
 	r := record(t, WriterOptions[int]{MaxOps: 1})
-	r.gate = make(chan struct{}, 3)
-	r.add(t, 1, 2, 3)
-	r.Flush()
 	r.file.path = filepath.Join(t.TempDir(), "gone.db") // cannot be opened anew
 	r.file.fd.Close()
-	close(r.gate)
+	r.add(t, 1, 2, 3)
+	r.Flush()
 	if err := r.Close(t.Context()); err == nil {
 		t.Error("Close reports no error")
 	}
