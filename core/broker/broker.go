@@ -1,0 +1,241 @@
+// Package broker joins the parts of the core to an MQTT broker: connections, sessions, routes,
+// retained messages, access. It declares what it needs from outside: a Store, Outboxes, a Clock,
+// an Authenticator.
+//
+// # The way of a message
+//
+//	packet ─▶ Packet ─▶ onPublish: access, flow ─▶ publish
+//	                                                 ├─ QoS 0, and sessions that end with their connection: sent now
+//	                                                 ├─ durable receivers: Store.Append, one record for all of them;
+//	                                                 │    QoS 1 to a live receiver is sent now, too
+//	                                                 ├─ outboxes: Append at QoS 1; at QoS 2 they are receivers of the record
+//	                                                 └─ retained
+//	Completer ─▶ publishing.complete ─▶ PUBACK or PUBREC, in order; QoS 2 to live receivers; outboxes
+//
+// An acknowledgement is written only after the commit of what it promises. Everything runs on
+// the goroutine of the loop; Inject, Snapshot and Shutdown may be called from any.
+package broker
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"log/slog"
+	"net"
+	"time"
+
+	"dunlin/core/access"
+	"dunlin/core/conn"
+	"dunlin/core/durable"
+	"dunlin/core/loop"
+	"dunlin/core/message"
+	"dunlin/core/packet"
+	"dunlin/core/retain"
+	"dunlin/core/route"
+)
+
+// Broker is an MQTT broker on one event loop.
+type Broker struct {
+	store  Store
+	auth   Authenticator
+	policy *access.Policy
+	clock  Clock
+	limits Limits
+	log    *slog.Logger
+
+	loop      *loop.Loop
+	ops       table
+	index     *route.Index
+	cache     *route.Cache
+	receivers []receiver // by route.Receiver
+	freeRecv  []route.Receiver
+	members   map[string]*member // by client identifier
+	retained  *retain.Store
+	outboxes  []*outbox
+
+	waiting   map[waitKey]*publishing // QoS 2 messages of clients that are not committed yet
+	handbacks handbacks
+
+	wills    []*message.Message // to be published at the end of the turn
+	sweeping bool               // a timer looks for expired retained messages
+	stopping bool
+	counters Counters
+
+	stamp   message.Stamp // of this turn
+	stamped time.Duration // the turn of stamp
+
+	// Scratch of one publish, reused.
+	variants variants
+	targets  []target
+	handed   []*outbox
+	durables []durable.Receiver
+	spare    []*publishing
+}
+
+// receiver is what a route.Receiver stands for: one of the two.
+type receiver struct {
+	member *member
+	outbox *outbox
+}
+
+// New builds a broker from what the store held. Nothing is accepted before Listen and Run.
+func New(o Options) (*Broker, error) {
+	o.Limits.setDefaults()
+	b := &Broker{
+		store:    o.Store,
+		auth:     o.Auth,
+		policy:   o.Policy,
+		clock:    o.Clock,
+		limits:   o.Limits,
+		log:      o.Log,
+		index:    route.New(),
+		members:  make(map[string]*member),
+		retained: retain.New(o.Limits.retain()),
+		waiting:  make(map[waitKey]*publishing),
+		stamped:  -1,
+	}
+	b.cache = route.NewCache(b.index, o.Limits.MatchCacheReferences)
+	var err error
+	if b.loop, err = loop.New(handler{b}); err != nil {
+		return nil, fmt.Errorf("broker: %w", err)
+	}
+	b.restoreRetained(o)
+	b.restoreSessions(o)
+	return b, nil
+}
+
+// Completer is where the store is to answer to.
+func (b *Broker) Completer() durable.Completer { return completer{b} }
+
+// Listen adds a listening socket before Run; ln may be closed after.
+func (b *Broker) Listen(ln net.Listener, o *Listener) error { return b.loop.Listen(ln, o) }
+
+// Run serves until the context ends. The store must be open until it returns.
+func (b *Broker) Run(ctx context.Context) error {
+	b.startOutboxes()
+	return b.loop.Run(ctx)
+}
+
+// Shutdown tells every client that the broker stops and closes the connections; later ones are
+// refused. It returns when that is done, or when the context ends. Run goes on until its own
+// context ends, so that what is under way can complete.
+func (b *Broker) Shutdown(ctx context.Context) {
+	done := make(chan struct{})
+	b.loop.Post(func() {
+		b.stopping = true
+		for _, m := range b.members {
+			if m.client != nil {
+				b.disconnect(m.client, packet.ServerShuttingDown, "the broker stops")
+			}
+		}
+		b.loop.Post(func() { close(done) }) // a turn later everything is flushed
+	})
+	select {
+	case <-done:
+	case <-ctx.Done():
+	}
+}
+
+// Alive waits for one turn of the loop: the liveness that a watchdog asks for.
+func (b *Broker) Alive(ctx context.Context) error {
+	done := make(chan struct{})
+	b.loop.Post(func() { close(done) })
+	select {
+	case <-done:
+		return nil
+	case <-ctx.Done():
+		return fmt.Errorf("broker: the event loop does not turn: %w", ctx.Err())
+	}
+}
+
+// Snapshot returns the counters as of one moment.
+func (b *Broker) Snapshot(ctx context.Context) (Counters, error) {
+	out := make(chan Counters, 1)
+	b.loop.Post(func() {
+		c := b.counters
+		c.Sessions = len(b.members)
+		c.Subscriptions = b.index.Len()
+		c.Retained = b.retained.Len()
+		out <- c
+	})
+	select {
+	case c := <-out:
+		return c, nil
+	case <-ctx.Done():
+		return Counters{}, fmt.Errorf("broker: no answer from the event loop: %w", ctx.Err())
+	}
+}
+
+// handler is the broker as its loop sees it.
+type handler struct{ *Broker }
+
+// Accepted takes a new connection.
+func (h handler) Accepted(k *conn.Conn, where any) bool {
+	b, ln := h.Broker, where.(*Listener)
+	if b.stopping || ln.MaxConnections > 0 && ln.connections >= ln.MaxConnections {
+		b.counters.RefusedConnects++
+		return false
+	}
+	ln.connections++
+	b.counters.Connections++
+	c := &client{b: b, conn: k, listener: ln, seen: b.loop.Now(), version: packet.V311}
+	k.Owner = c
+	b.loop.At(b.loop.Now()+b.limits.ConnectTimeout, c)
+	return true
+}
+
+// MaxPacket is what is taken of a connection now: less before its CONNECT was accepted.
+func (h handler) MaxPacket(k *conn.Conn) int {
+	if k.Owner.(*client).member == nil {
+		return min(maxConnect, h.limits.MaxPacket)
+	}
+	return h.limits.MaxPacket
+}
+
+// maxConnect is the largest first packet, in bytes.
+const maxConnect = 64 << 10
+
+// Packet takes one packet of a client.
+func (h handler) Packet(k *conn.Conn, header packet.Header, body []byte) error {
+	return k.Owner.(*client).onPacket(header, body)
+}
+
+// Ended is the end of a connection that the client did not ask for.
+func (h handler) Ended(k *conn.Conn, err error) {
+	b, c := h.Broker, k.Owner.(*client)
+	if fault, ok := errors.AsType[*packet.Error](err); ok {
+		b.counters.ProtocolErrors++
+		b.log.Info("client broke the protocol", "client_id", c.id(), "listener", c.listener.Name, "err", fault)
+		b.refuse(c, fault)
+		return
+	}
+	if !errors.Is(err, io.EOF) {
+		b.log.Debug("connection failed", "client_id", c.id(), "err", err)
+	}
+	b.end(c, abnormal)
+}
+
+// TurnEnds publishes the wills of the turn and hands what was collected to the writers.
+func (h handler) TurnEnds() {
+	b := h.Broker
+	for len(b.wills) > 0 {
+		wills := b.wills
+		b.wills = nil
+		for _, w := range wills {
+			b.publishMessage(w, nil)
+		}
+	}
+	b.store.Flush()
+	for _, o := range b.outboxes {
+		o.Flush()
+	}
+}
+
+// now dates what is stored in this turn.
+func (b *Broker) now() message.Stamp {
+	if b.stamped != b.loop.Now() {
+		b.stamp, b.stamped = b.clock.Stamp(), b.loop.Now()
+	}
+	return b.stamp
+}

@@ -1,0 +1,173 @@
+package broker
+
+import (
+	"time"
+
+	"dunlin/core/access"
+	"dunlin/core/conn"
+	"dunlin/core/packet"
+)
+
+// client is one connection: what ends with it.
+type client struct {
+	b        *Broker
+	conn     *conn.Conn
+	listener *Listener
+	member   *member       // nil until CONNECT is accepted
+	seen     time.Duration // when its last packet came
+
+	version     packet.Version
+	connecting  bool // a CONNECT waits for authentication or its commit
+	accepted    bool // CONNACK was sent
+	ended       bool
+	throttled   bool // reading rests until acknowledgements have left
+	noProblems  bool // Request Problem Information is 0
+	keepAlive   time.Duration
+	maxPacket   uint32 // the client's Maximum Packet Size, 0 = no limit
+	acks        acks
+	pendingID   string // client identifier of a CONNECT that waits
+	grant       *access.Grant
+	incomingQoS int // QoS 1 and 2 of the client that are not acknowledged to the end
+}
+
+// how a connection ends.
+type how int
+
+const (
+	abnormal   how = iota // the will is published
+	normal                // DISCONNECT 0x00: the will is dropped [MQTT-3.14.4-3]
+	takenOver             // another connection has the session already
+	unaccepted            // no session was touched
+)
+
+func (c *client) id() string {
+	if c.member != nil {
+		return c.member.clientID
+	}
+	return c.pendingID
+}
+
+// onPacket takes one packet, in order.
+func (c *client) onPacket(h packet.Header, body []byte) error {
+	c.seen = c.b.loop.Now()
+	if !c.accepted {
+		if h.Type != packet.CONNECT {
+			return protocolError("the first packet is not a CONNECT") // [MQTT-3.1.0-1]
+		}
+		return c.b.onConnect(c, body)
+	}
+	switch h.Type {
+	case packet.PUBLISH:
+		return c.b.onPublish(c, h.Flags, body)
+	case packet.PUBACK, packet.PUBREC, packet.PUBREL, packet.PUBCOMP:
+		return c.b.onAck(c, h.Type, body)
+	case packet.SUBSCRIBE:
+		return c.b.onSubscribe(c, body)
+	case packet.UNSUBSCRIBE:
+		return c.b.onUnsubscribe(c, body)
+	case packet.PINGREQ:
+		if len(body) > 0 {
+			return malformed("PINGREQ has a body")
+		}
+		c.send(c.b.loop.Arena.Packet(packet.AppendPingresp))
+		return nil
+	case packet.DISCONNECT:
+		return c.b.onDisconnect(c, body)
+	case packet.AUTH:
+		return protocolError("AUTH without an authentication method in CONNECT") // [MQTT-4.12.0-6]
+	case packet.CONNECT:
+		return protocolError("a second CONNECT") // [MQTT-3.1.0-2]
+	default:
+		return protocolError("a packet that only a server sends")
+	}
+}
+
+// send queues a packet without an identifier of ours.
+func (c *client) send(s conn.Segment) { c.conn.Send(&c.b.loop.Arena, s, 0) }
+
+// Fire closes the connection when no CONNECT came in time, and later when the client was
+// silent for one and a half times its Keep Alive [MQTT-3.1.2-22].
+func (c *client) Fire(now time.Duration) time.Duration {
+	switch {
+	case c.ended:
+		return 0
+	case !c.accepted:
+		if c.connecting {
+			return now + c.b.limits.ConnectTimeout // the broker is at work, not the client late
+		}
+		c.b.log.Debug("no CONNECT in time", "listener", c.listener.Name)
+		c.b.end(c, unaccepted)
+		return 0
+	case c.keepAlive == 0:
+		return 0
+	}
+	deadline := c.seen + c.keepAlive + c.keepAlive/2
+	if c.throttled {
+		return now + c.keepAlive // we are not reading: what it sent is in the socket
+	}
+	if now < deadline {
+		return deadline
+	}
+	c.b.log.Info("client was silent for too long", "client_id", c.id(), "keep_alive", c.keepAlive)
+	c.b.disconnect(c, packet.KeepAliveTimeout, "nothing came for one and a half times the keep alive")
+	return 0
+}
+
+// refuse answers a packet that the specification forbids, and closes (MQTT5 §4.13).
+func (b *Broker) refuse(c *client, fault *packet.Error) {
+	if !c.accepted {
+		// Before CONNACK only a CONNECT gets an answer: from a stranger nothing is known, not even
+		// that it speaks MQTT.
+		if c.connecting || c.pendingID != "" || fault.Code == packet.UnsupportedProtocolVersion {
+			b.sendConnack(c, &packet.Connack{Code: fault.Code})
+		}
+		b.end(c, unaccepted)
+		return
+	}
+	b.disconnect(c, fault.Code, fault.Detail)
+}
+
+// disconnect closes from our side; 5.0 is told why.
+func (b *Broker) disconnect(c *client, code packet.ReasonCode, why string) {
+	b.sendDisconnect(c, code, why)
+	b.end(c, abnormal)
+}
+
+func (b *Broker) sendDisconnect(c *client, code packet.ReasonCode, why string) {
+	if !c.accepted || c.version < packet.V5 || c.conn.Stopped() {
+		return
+	}
+	d := packet.Disconnect{Code: code}
+	if !c.noProblems {
+		d.Reason = []byte(why)
+	}
+	s := b.loop.Arena.Packet(func(dst []byte) []byte { return packet.AppendDisconnect(dst, &d, c.version) })
+	if c.maxPacket != 0 && s.Len() > int(c.maxPacket) { // [MQTT-3.14.2-3]
+		d.Reason = nil
+		s = b.loop.Arena.Packet(func(dst []byte) []byte { return packet.AppendDisconnect(dst, &d, c.version) })
+	}
+	c.send(s)
+}
+
+// end ends a connection: what was queued for it is still flushed.
+func (b *Broker) end(c *client, h how) {
+	if c.ended {
+		return
+	}
+	c.ended = true
+	c.listener.connections--
+	b.counters.Connections--
+	b.loop.Close(c.conn)
+	if c.member != nil && h != unaccepted {
+		b.leave(c, h)
+	}
+	c.acks = acks{}
+}
+
+func protocolError(detail string) *packet.Error {
+	return &packet.Error{Code: packet.ProtocolError, Detail: detail}
+}
+
+func malformed(detail string) *packet.Error {
+	return &packet.Error{Code: packet.MalformedPacket, Detail: detail}
+}

@@ -1,0 +1,395 @@
+package broker
+
+import (
+	"crypto/rand"
+	"encoding/hex"
+	"errors"
+	"sync/atomic"
+	"time"
+
+	"dunlin/core/access"
+	"dunlin/core/auth"
+	"dunlin/core/conn"
+	"dunlin/core/durable"
+	"dunlin/core/message"
+	"dunlin/core/packet"
+	"dunlin/core/session"
+	"dunlin/core/topic"
+)
+
+// connecting is a CONNECT on its way: it owns what it needs of the packet.
+type connecting struct {
+	c          *client
+	clientID   string
+	assigned   bool
+	cleanStart bool
+	keepAlive  uint16
+	expiry     uint32 // seconds asked for
+	capped     bool   // we grant less
+	receiveMax uint16
+	maxPacket  uint32
+	noProblems bool
+	will       *durable.Will
+	identity   access.Identity
+}
+
+// onConnect takes the first packet. It returns conn.ErrPaused if the answer has to wait:
+// nothing behind the CONNECT is processed before it.
+func (b *Broker) onConnect(c *client, body []byte) error {
+	p, err := packet.ParseConnect(body)
+	if p.Version != 0 {
+		c.version = p.Version
+	}
+	if err != nil {
+		return err
+	}
+	k, code := b.prepare(c, &p)
+	if code != packet.Success {
+		b.refuseConnect(c, k, code, "")
+		return nil
+	}
+	c.connecting = true
+	c.pendingID = k.clientID
+	var call authCall
+	b.auth.Authenticate(auth.Request{
+		ClientID:       k.clientID,
+		Username:       string(p.Username),
+		Password:       p.Password,
+		HasUsername:    p.HasUsername,
+		HasPassword:    p.HasPassword,
+		Remote:         c.listener.Name,
+		AllowAnonymous: c.listener.AllowAnonymous,
+	}, func(a auth.Answer) {
+		if !call.atOnce(a) {
+			b.loop.Post(func() { b.authenticated(k, a) })
+		}
+	})
+	if a, ok := call.leave(); ok {
+		b.authenticated(k, a)
+	}
+	if c.connecting && !c.ended {
+		return conn.ErrPaused
+	}
+	return nil
+}
+
+// authCall tells an answer that comes during the call from one that comes later.
+type authCall struct {
+	answer auth.Answer
+	state  atomic.Uint32 // 0 in the call, 1 answered in the call, 2 left without an answer
+}
+
+// atOnce takes an answer; false if the caller is gone.
+func (k *authCall) atOnce(a auth.Answer) bool {
+	if k.state.Load() != 0 {
+		return false
+	}
+	k.answer = a
+	return k.state.CompareAndSwap(0, 1)
+}
+
+// leave ends the call and returns the answer if there is one.
+func (k *authCall) leave() (auth.Answer, bool) {
+	if k.state.CompareAndSwap(0, 2) {
+		return auth.Answer{}, false
+	}
+	return k.answer, true
+}
+
+// prepare copies what is needed of a CONNECT, and checks what needs no one else.
+func (b *Broker) prepare(c *client, p *packet.Connect) (*connecting, packet.ReasonCode) {
+	k := &connecting{
+		c:          c,
+		clientID:   string(p.ClientID),
+		cleanStart: p.CleanStart,
+		keepAlive:  p.KeepAlive,
+		expiry:     p.SessionExpiry,
+		receiveMax: p.ReceiveMaximum,
+		maxPacket:  p.MaximumPacketSize,
+		noProblems: !p.RequestProblem,
+	}
+	if p.Version < packet.V5 {
+		k.receiveMax = 65535
+		if !p.CleanStart {
+			k.expiry = forever // such a session has no end of its own (MQTT3 §3.1.2.4)
+		}
+	}
+	if limit := uint32(b.limits.MaxSessionExpiry / time.Second); k.expiry > limit {
+		k.expiry, k.capped = limit, true
+	}
+	switch {
+	case p.AuthMethod != nil:
+		return k, packet.BadAuthenticationMethod // none is offered
+	case k.clientID == "" && p.Version == packet.V31,
+		k.clientID == "" && p.Version < packet.V5 && !p.CleanStart: // [MQTT-3.1.3-8] of 3.1.1
+		return k, packet.ClientIdentifierNotValid
+	case len(k.clientID) > maxClientID, isOutbox(k.clientID):
+		return k, packet.ClientIdentifierNotValid
+	case k.clientID == "":
+		k.clientID, k.assigned = newClientID(), true
+	}
+	if p.HasWill {
+		if code := b.checkTopic(p.Will.Topic); code != packet.Success {
+			return k, code
+		}
+		k.will = &durable.Will{
+			Delay: p.Will.Delay,
+			Message: &message.Message{
+				Topic:      string(p.Will.Topic),
+				Payload:    append([]byte(nil), p.Will.Payload...),
+				Properties: append([]byte(nil), p.Will.Properties...),
+				QoS:        byte(p.Will.QoS),
+				Retain:     p.Will.Retain,
+				HasExpiry:  p.Will.HasExpiry,
+				Expiry:     p.Will.Expiry,
+				Publisher:  k.clientID,
+			},
+		}
+	}
+	return k, packet.Success
+}
+
+// maxClientID is the longest client identifier, in bytes.
+const maxClientID = 256
+
+// newClientID makes an identifier for a client that brings none [MQTT-3.1.3-6].
+func newClientID() string {
+	var r [10]byte
+	rand.Read(r[:]) // never fails
+	return "auto-" + hex.EncodeToString(r[:])
+}
+
+// checkTopic checks a Topic Name that the codec has found well-formed against our limits.
+func (b *Broker) checkTopic(name []byte) packet.ReasonCode {
+	if len(name) > b.limits.MaxTopic {
+		return packet.TopicNameInvalid
+	}
+	levels := 1
+	for _, x := range name {
+		if x == '/' {
+			levels++
+		}
+	}
+	if levels > b.limits.MaxTopicLevels || reserved(name) {
+		return packet.TopicNameInvalid
+	}
+	return packet.Success
+}
+
+// reserved says whether a topic belongs to the broker.
+func reserved(name []byte) bool {
+	const sys = "$SYS"
+	return len(name) >= len(sys) && string(name[:len(sys)]) == sys && (len(name) == len(sys) || name[len(sys)] == '/')
+}
+
+func (b *Broker) authenticated(k *connecting, a auth.Answer) {
+	c := k.c
+	if c.ended {
+		return
+	}
+	if a.Err != nil {
+		code := packet.NotAuthorized
+		switch {
+		case errors.Is(a.Err, auth.ErrBadCredentials):
+			code = packet.BadUserNameOrPassword
+		case errors.Is(a.Err, auth.ErrBusy):
+			code = packet.ServerBusy
+		}
+		b.refuseConnect(c, k, code, a.Err.Error())
+		return
+	}
+	if b.stopping {
+		b.refuseConnect(c, k, packet.ServerShuttingDown, "")
+		return
+	}
+	k.identity = a.Identity
+	b.enter(k)
+}
+
+func (b *Broker) refuseConnect(c *client, k *connecting, code packet.ReasonCode, why string) {
+	b.counters.RefusedConnects++
+	b.log.Warn("connect refused", "client_id", k.clientID, "listener", c.listener.Name, "reason", code.String(), "err", why)
+	b.sendConnack(c, &packet.Connack{Code: code})
+	b.end(c, unaccepted)
+}
+
+// enter gives the connection its session: a new one, or the one that its client left
+// [MQTT-3.1.2-4, MQTT-3.1.2-5, MQTT-3.1.2-6].
+func (b *Broker) enter(k *connecting) {
+	c := k.c
+	m := b.members[k.clientID]
+	if m != nil && m.identity != k.identity {
+		// Somebody else's client identifier gives nobody the session behind it.
+		b.refuseConnect(c, k, packet.NotAuthorized, "the client identifier belongs to a session of another user")
+		return
+	}
+	if k.will != nil && !b.policy.For(k.identity, k.clientID).MayPublish(k.will.Message.Topic) {
+		b.refuseConnect(c, k, packet.NotAuthorized, "the will topic is not allowed")
+		return
+	}
+	if m != nil && m.client != nil {
+		b.takeOver(m)
+	}
+	if m != nil && m.ended { // the old connection took its session with it
+		m = nil
+	}
+	if m != nil && k.cleanStart {
+		b.endSession(m)
+		m = nil
+	}
+	present := m != nil
+	write := false
+	if m == nil {
+		m = b.create(k)
+		write = m.state.Durable()
+	}
+	m.epoch++
+	m.client = c
+	c.member = m
+	c.pendingID = ""
+	changed := m.version != c.version || m.expiry != k.expiry
+	m.version, m.expiry = c.version, k.expiry
+	m.will = k.will // one that was delayed is dropped: its client is back [MQTT-3.1.3-9]
+	c.grant = m.grant
+	c.keepAlive = time.Duration(k.keepAlive) * time.Second
+	c.maxPacket = k.maxPacket
+	c.noProblems = k.noProblems
+	e := &entering{k: k, m: m, epoch: m.epoch, present: present}
+	switch {
+	case write, changed && m.state.Durable():
+		b.put(m, e)
+	case m.state.Durable():
+		b.put(m, nil) // that it is connected, and its will, ride along
+		b.welcome(e)
+	default:
+		b.welcome(e)
+	}
+}
+
+func (b *Broker) create(k *connecting) *member {
+	m := &member{clientID: k.clientID, identity: k.identity, version: k.c.version, expiry: k.expiry}
+	m.grant = b.policy.For(k.identity, k.clientID)
+	if k.expiry == 0 {
+		m.state = session.New(0, b.transientLimits())
+	} else {
+		m.state = session.New(b.store.NextSession(), b.sessionLimits())
+	}
+	b.newMember(m)
+	return m
+}
+
+// takeOver ends the connection that has the session [MQTT-3.1.4-3].
+func (b *Broker) takeOver(m *member) {
+	old := m.client
+	b.counters.SessionsTakeover++
+	b.log.Info("session taken over", "client_id", m.clientID, "listener", old.listener.Name)
+	b.sendDisconnect(old, packet.SessionTakenOver, "another connection uses the client identifier")
+	b.end(old, takenOver)
+}
+
+// entering is a CONNECT whose session is on its way to disk.
+type entering struct {
+	k       *connecting
+	m       *member
+	epoch   uint32
+	present bool
+}
+
+func (e *entering) complete(b *Broker, d durable.Completion) {
+	c := e.k.c
+	if c.ended || e.m.epoch != e.epoch {
+		return
+	}
+	if d.Err != nil {
+		b.log.Error("session not stored", "client_id", e.m.clientID, "err", d.Err)
+		c.member = nil
+		e.m.client = nil
+		e.m.will = nil
+		if !e.present {
+			b.endSession(e.m)
+		}
+		b.refuseConnect(c, e.k, packet.ServerUnavailable, "the session could not be stored")
+		return
+	}
+	b.welcome(e)
+}
+
+// welcome sends the CONNACK and starts the flow to the client.
+func (b *Broker) welcome(e *entering) {
+	c, m, k := e.k.c, e.m, e.k
+	c.accepted, c.connecting = true, false
+	a := packet.Connack{
+		SessionPresent:      e.present,
+		TopicAliasMaximum:   0,
+		SharedUnavailable:   true,
+		MaximumPacketSize:   uint32(b.limits.MaxPacket),
+		HasSessionExpiry:    k.capped,
+		SessionExpiry:       k.expiry,
+		ReceiveMaximum:      uint16(b.limits.ReceiveMaximum),
+		HasServerKeepAlive:  false,
+		RetainUnavailable:   false,
+		WildcardUnavailable: false,
+	}
+	if k.assigned {
+		a.AssignedClientID = []byte(k.clientID)
+	}
+	b.sendConnack(c, &a)
+	b.log.Debug("client connected", "client_id", m.clientID, "user", m.identity.User, "version", int(c.version), "session_present", e.present)
+	m.state.Connect(k.receiveMax)
+	m.state.Releases(func(id packet.ID) { b.sendAck(c, packet.PUBREL, id, packet.Success) })
+	b.pump(m)
+	if c.conn.Paused() {
+		b.loop.Resume(c.conn)
+	}
+}
+
+func (b *Broker) sendConnack(c *client, a *packet.Connack) {
+	c.send(b.loop.Arena.Packet(func(dst []byte) []byte { return packet.AppendConnack(dst, a, c.version) }))
+}
+
+// onDisconnect is the client's own end of the connection (MQTT5 §3.14).
+func (b *Broker) onDisconnect(c *client, body []byte) error {
+	d, err := packet.ParseDisconnect(body, c.version)
+	if err != nil {
+		return err
+	}
+	m := c.member
+	if d.HasSessionExpiry {
+		if m.expiry == 0 && d.SessionExpiry != 0 { // [MQTT-3.14.2-2]
+			return protocolError("DISCONNECT sets a session expiry where CONNECT had none")
+		}
+		m.expiry = min(d.SessionExpiry, uint32(b.limits.MaxSessionExpiry/time.Second))
+	}
+	if d.Code == packet.Success {
+		b.end(c, normal)
+	} else {
+		b.end(c, abnormal)
+	}
+	return nil
+}
+
+// isOutbox says whether a client identifier is reserved for an outbox.
+func isOutbox(clientID string) bool {
+	return len(clientID) > len(outboxPrefix) && clientID[:len(outboxPrefix)] == outboxPrefix
+}
+
+const outboxPrefix = "$uplink/"
+
+func outboxClientID(name string) string { return outboxPrefix + name }
+
+// checkFilter checks a Topic Filter of a SUBSCRIBE against the specification and our limits.
+func (b *Broker) checkFilter(filter []byte) packet.ReasonCode {
+	if topic.CheckFilter(filter) != nil || len(filter) > b.limits.MaxTopic {
+		return packet.TopicFilterInvalid
+	}
+	levels := 1
+	for _, x := range filter {
+		if x == '/' {
+			levels++
+		}
+	}
+	if levels > b.limits.MaxTopicLevels {
+		return packet.TopicFilterInvalid
+	}
+	return packet.Success
+}

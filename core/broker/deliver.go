@@ -1,0 +1,237 @@
+package broker
+
+import (
+	"time"
+	"unsafe"
+
+	"dunlin/core/conn"
+	"dunlin/core/durable"
+	"dunlin/core/message"
+	"dunlin/core/packet"
+)
+
+// readBytes is about how much one read of a queue brings into memory.
+const readBytes = 256 << 10
+
+// variants are the encodings of the publish under way: one for each kind of receiver, made when
+// the first of the kind comes.
+type variants struct {
+	made     uint16 // bit by variant
+	segments [variantCount]conn.Segment
+}
+
+const variantCount = 2 * 3 * 2 // 5.0 or older, QoS, RETAIN
+
+func (v *variants) reset() { v.made = 0 }
+
+func variant(version packet.Version, qos packet.QoS, retain bool) int {
+	i := int(qos) * 2
+	if retain {
+		i++
+	}
+	if version == packet.V5 {
+		i += variantCount / 2
+	}
+	return i
+}
+
+// sendNow sends the publish under way to a connected client. What does not fit the client is
+// dropped and counted.
+func (b *Broker) sendNow(pub *publication, c *client, qos packet.QoS, retain bool, ids []uint32, id packet.ID) {
+	if qos == 0 && c.conn.Unsent() > b.limits.MaxOutput {
+		b.counters.DroppedOutput++
+		return
+	}
+	var s conn.Segment
+	i := variant(c.version, qos, retain)
+	switch {
+	case ids != nil && c.version == packet.V5: // the identifiers are this client's alone
+		s = b.encode(pub, c.version, qos, retain, ids)
+	case b.variants.made&(1<<i) != 0:
+		s = b.variants.segments[i]
+	default:
+		s = b.encode(pub, c.version, qos, retain, nil)
+		b.variants.segments[i] = s
+		b.variants.made |= 1 << i
+	}
+	b.write(c, s, id)
+}
+
+func (b *Broker) encode(pub *publication, v packet.Version, qos packet.QoS, retain bool, ids []uint32) conn.Segment {
+	p := pub.Publish
+	p.QoS, p.Retain, p.Dup = qos, retain, false
+	p.HasTopicAlias, p.TopicAlias = false, 0
+	p.SubscriptionIDs = ids
+	return b.loop.Arena.Publish(&p, v)
+}
+
+// write sends an encoded PUBLISH, unless it is larger than the client takes: then it is treated
+// as if it had been sent and acknowledged [MQTT-3.1.2-25].
+func (b *Broker) write(c *client, s conn.Segment, id packet.ID) {
+	if c.maxPacket != 0 && s.Len() > int(c.maxPacket) {
+		b.counters.DroppedTooLarge++
+		if id != 0 {
+			b.finished(c.member, id, durable.DroppedTooLarge)
+		}
+		return
+	}
+	b.counters.Sent++
+	c.conn.Send(&b.loop.Arena, s, id)
+}
+
+// sendStored sends a message that has waited, with what is left of its Message Expiry Interval
+// [MQTT-3.3.2-6].
+func (b *Broker) sendStored(m *member, p *packet.Publish, msg *message.Message, id packet.ID) {
+	if p.HasExpiry {
+		p.Expiry = b.remaining(msg)
+	}
+	b.write(m.client, b.loop.Arena.Publish(p, m.client.version), id)
+}
+
+// remaining is what is left of a message's Message Expiry Interval, in seconds.
+func (b *Broker) remaining(m *message.Message) uint32 {
+	return uint32(max(0, int64(m.Expiry)-int64(b.clock.Elapsed(m.Received)/time.Second)))
+}
+
+// expired says whether a message is past its Message Expiry Interval [MQTT-3.3.2-5].
+func (b *Broker) expired(m *message.Message) bool {
+	return m.HasExpiry && b.clock.Elapsed(m.Received) >= time.Duration(m.Expiry)*time.Second
+}
+
+// pump sends what waits for a session, as far as its window is open.
+func (b *Broker) pump(m *member) {
+	if m.client == nil || !m.client.accepted {
+		return
+	}
+	if !m.state.Durable() {
+		b.pumpTransient(m)
+		return
+	}
+	if after, room, ok := m.state.NextRead(); ok {
+		t := b.ops.add(&reading{m: m, epoch: m.epoch})
+		b.store.Read(m.state.Number(), after, room, readBytes, t)
+	}
+}
+
+func (b *Broker) pumpTransient(m *member) {
+	for {
+		q, id, ok := m.state.Dequeue()
+		if !ok {
+			return
+		}
+		if b.expired(q.Message) {
+			b.counters.Expired++
+			continue
+		}
+		m.state.Sending(q.QoS, id)
+		p := packetOf(q.Message)
+		p.QoS, p.Retain, p.SubscriptionIDs = q.QoS, q.Retain, q.SubscriptionIDs
+		b.sendStored(m, &p, q.Message, id)
+	}
+}
+
+// reading is a read of a session's queue on its way.
+type reading struct {
+	m     *member
+	epoch uint32
+}
+
+func (*reading) complete(*Broker, durable.Completion) {
+	panic("broker: internal error: the store answered a read with a completion")
+}
+
+// arrived takes what was read.
+func (r *reading) arrived(b *Broker, batch *durable.Batch) {
+	m := r.m
+	if m.ended || m.epoch != r.epoch {
+		return
+	}
+	if batch.Err != nil {
+		b.log.Error("queue not read", "client_id", m.clientID, "err", batch.Err)
+		m.state.EndRead(0, true, false)
+		b.disconnect(m.client, packet.UnspecifiedError, "the queue could not be read")
+		return
+	}
+	whole := true
+	for i := range batch.Entries {
+		e := &batch.Entries[i]
+		if whole = m.state.Room(); !whole {
+			break
+		}
+		b.deliverEntry(m, e)
+		if m.client == nil {
+			return // a broken socket ended it
+		}
+	}
+	m.state.EndRead(batch.Last, batch.More, whole)
+	b.pump(m)
+}
+
+func (b *Broker) deliverEntry(m *member, e *durable.Entry) {
+	inFlight := m.state.Sent(e.Seq) // what was begun is neither expired nor denied
+	switch {
+	case !inFlight && b.expired(e.Message):
+		b.counters.Expired++
+		m.state.Skip(e.Seq)
+		b.done(m, e.Seq, durable.Expired)
+		return
+	case !inFlight && !m.grant.MayReceive(e.Message.Topic):
+		b.counters.DroppedDenied++
+		m.state.Skip(e.Seq)
+		b.done(m, e.Seq, durable.DroppedDenied)
+		return
+	}
+	id, again, ok := m.state.Entry(e)
+	if !ok {
+		return
+	}
+	if e.QoS == 2 && !inFlight {
+		op := &sending{m: m, epoch: m.epoch, id: id, entry: *e}
+		b.store.Sent(m.state.Number(), e.Seq, id, b.ops.add(op))
+		return
+	}
+	b.sendEntry(m, e, id, again)
+}
+
+func (b *Broker) sendEntry(m *member, e *durable.Entry, id packet.ID, again bool) {
+	p := packetOf(e.Message)
+	p.QoS, p.Retain, p.SubscriptionIDs = e.QoS, e.Retain, e.SubscriptionIDs
+	p.Dup = again // [MQTT-3.3.1-1]
+	b.sendStored(m, &p, e.Message, id)
+}
+
+// sending is a QoS 2 message from the queue whose identifier is on its way to disk.
+type sending struct {
+	m     *member
+	epoch uint32
+	id    packet.ID
+	entry durable.Entry
+}
+
+func (s *sending) complete(b *Broker, d durable.Completion) {
+	if s.m.ended || s.m.epoch != s.epoch {
+		return // the next connection reads it again
+	}
+	if d.Err != nil {
+		b.log.Error("QoS 2 state not stored", "client_id", s.m.clientID, "err", d.Err)
+		b.disconnect(s.m.client, packet.UnspecifiedError, "the session could not be stored")
+		return
+	}
+	if s.m.state.Committed(s.id, s.entry.Seq) {
+		b.sendEntry(s.m, &s.entry, s.id, false)
+	}
+}
+
+// packetOf is the PUBLISH of a message, as far as it is the same for all receivers. It aliases
+// the message.
+func packetOf(m *message.Message) packet.Publish {
+	return packet.Publish{
+		Topic:      unsafe.Slice(unsafe.StringData(m.Topic), len(m.Topic)), // only read
+		Payload:    m.Payload,
+		QoS:        packet.QoS(m.QoS),
+		Retain:     m.Retain,
+		Properties: m.Properties,
+		HasExpiry:  m.HasExpiry,
+		Expiry:     m.Expiry,
+	}
+}

@@ -1,0 +1,118 @@
+package broker
+
+import (
+	"iter"
+	"log/slog"
+	"time"
+
+	"dunlin/core/access"
+	"dunlin/core/auth"
+	"dunlin/core/durable"
+	"dunlin/core/message"
+	"dunlin/core/retain"
+)
+
+// Options set up a Broker.
+type Options struct {
+	Store    Store
+	Outboxes []Outbox
+	// Restored and Retained are what the store held at start.
+	Restored []durable.Restored
+	Retained iter.Seq[*message.Message]
+
+	Auth   Authenticator
+	Policy *access.Policy
+	Clock  Clock
+	Limits Limits
+	Log    *slog.Logger
+}
+
+// Authenticator finds out who a client is; *auth.Authenticator is one.
+type Authenticator interface {
+	// Authenticate calls done once, at once or later from another goroutine; it never blocks.
+	Authenticate(r auth.Request, done func(auth.Answer))
+}
+
+// Clock dates messages. It must be quick: it is asked once per turn that stores something.
+type Clock interface {
+	Stamp() message.Stamp
+	// Elapsed is the time since s, at least 0.
+	Elapsed(s message.Stamp) time.Duration
+}
+
+// Limits bound what clients may ask for. A zero field takes its default.
+type Limits struct {
+	MaxPacket            int           // bytes of one packet; default 256 KiB
+	MaxTopic             int           // bytes of a Topic Name or Filter; default 1024
+	MaxTopicLevels       int           // default 128
+	MaxSubscriptions     int           // per client; default 1000
+	MaxInFlight          int           // PUBLISH packets of QoS 1 and 2 on their way to one client; default 256
+	ReceiveMaximum       int           // the same from one client, announced to MQTT 5.0; default 256
+	MaxQueued            int           // messages that wait for one session; default 100,000
+	MaxQueuedTransient   int           // the same for a session that ends with its connection; default 1000
+	MaxOutput            int           // bytes that wait for one socket, beyond which QoS 0 is dropped; default 1 MiB
+	ConnectTimeout       time.Duration // from accept to CONNECT; default 5 s
+	MaxSessionExpiry     time.Duration // default 30 days
+	MaxRetained          int           // messages; default 100,000
+	MaxRetainedBytes     int64         // default 16 MiB
+	MatchCacheReferences int           // default 65,536
+}
+
+func (l *Limits) setDefaults() {
+	setDefault(&l.MaxPacket, 256<<10)
+	setDefault(&l.MaxTopic, 1024)
+	setDefault(&l.MaxTopicLevels, 128)
+	setDefault(&l.MaxSubscriptions, 1000)
+	setDefault(&l.MaxInFlight, 256)
+	setDefault(&l.ReceiveMaximum, 256)
+	setDefault(&l.MaxQueued, 100_000)
+	setDefault(&l.MaxQueuedTransient, 1000)
+	setDefault(&l.MaxOutput, 1<<20)
+	setDefault(&l.ConnectTimeout, 5*time.Second)
+	setDefault(&l.MaxSessionExpiry, 30*24*time.Hour)
+	setDefault(&l.MaxRetained, 100_000)
+	setDefault(&l.MaxRetainedBytes, 16<<20)
+	setDefault(&l.MatchCacheReferences, 64<<10)
+}
+
+func setDefault[T comparable](field *T, value T) {
+	var zero T
+	if *field == zero {
+		*field = value
+	}
+}
+
+func (l *Limits) retain() retain.Options {
+	return retain.Options{MaxMessages: l.MaxRetained, MaxBytes: l.MaxRetainedBytes}
+}
+
+// Listener says what holds for the connections of one listening socket.
+type Listener struct {
+	Name           string // for the log
+	AllowAnonymous bool
+	MaxConnections int // 0 = no limit of its own
+
+	connections int // belongs to the loop
+}
+
+// Counters count what the broker has done since its start. They belong to the loop: read them
+// through Broker.Snapshot.
+type Counters struct {
+	Connections      int    // open now
+	Sessions         int    // known now
+	Subscriptions    int    // now
+	Retained         int    // messages now
+	Received         uint64 // PUBLISH packets from clients
+	Sent             uint64 // PUBLISH packets to clients
+	DroppedOutput    uint64 // QoS 0, because too much output waited for its client
+	DroppedFull      uint64 // QoS 1 and 2, because the session's queue was full
+	DroppedTooLarge  uint64 // over the client's Maximum Packet Size
+	DroppedDenied    uint64 // the receiver may not read the topic
+	DroppedStore     uint64 // could not be stored and were not acknowledged
+	Expired          uint64 // past their Message Expiry Interval when their turn came
+	DeniedPublishes  uint64
+	RefusedConnects  uint64
+	ProtocolErrors   uint64 // connections closed because of what the client sent
+	RetainedRefused  uint64 // over the bound of the retained store
+	SessionsTakeover uint64
+}

@@ -1,0 +1,308 @@
+package broker
+
+import (
+	"slices"
+
+	"dunlin/core/conn"
+	"dunlin/core/durable"
+	"dunlin/core/message"
+	"dunlin/core/packet"
+	"dunlin/core/session"
+)
+
+// throttleAt is how many answers a client may be owed before reading from it rests, throttleOff
+// when it goes on. A 5.0 client is stopped by its Receive Maximum before.
+const (
+	throttleAt  = 1000
+	throttleOff = 500
+)
+
+// publication is one Application Message on its way through a publish.
+type publication struct {
+	packet.Publish                  // Properties are those that travel
+	topic          string           // of the cache: may be kept
+	publisher      string           // client identifier
+	source         string           // uplink that it came down from
+	msg            *message.Message // made when something has to keep it
+}
+
+// target is a durable receiver of the publish under way.
+type target struct {
+	m      *member
+	qos    packet.QoS
+	retain bool
+	subIDs []uint32
+	id     packet.ID // 0 = it waits
+}
+
+// onPublish takes a PUBLISH of a client (MQTT5 §3.3).
+func (b *Broker) onPublish(c *client, flags byte, body []byte) error {
+	p, err := packet.ParsePublish(body, flags, c.version)
+	if err != nil {
+		return err
+	}
+	b.counters.Received++
+	if p.HasTopicAlias {
+		// None was announced in CONNACK [MQTT-3.2.2-17].
+		return &packet.Error{Code: packet.TopicAliasInvalid, Detail: "topic alias above the topic alias maximum of 0"}
+	}
+	if p.HasSubID {
+		return protocolError("PUBLISH to a server with a subscription identifier") // [MQTT-3.3.4-6]
+	}
+	if p.QoS == 2 {
+		fresh, committed := c.member.state.Arrive(p.ID)
+		if !fresh {
+			b.repeated(c, p.ID, committed)
+			return nil
+		}
+	}
+	if p.QoS > 0 {
+		if c.version == packet.V5 && c.acks.len()+c.member.state.IncomingCount() > b.limits.ReceiveMaximum {
+			return &packet.Error{Code: packet.ReceiveMaximumExceeded, Detail: "more PUBLISH packets in flight than the receive maximum"}
+		}
+	}
+	code := b.checkTopic(p.Topic)
+	pub := publication{Publish: p, publisher: c.member.clientID}
+	if p.Scattered {
+		pub.Properties = p.AppendTravelling(nil)
+	}
+	if code == packet.Success {
+		if r := b.cache.Lookup(p.Topic); !c.grant.MayPublish(r.Topic) {
+			code = packet.NotAuthorized
+			b.counters.DeniedPublishes++
+			b.log.Info("publish denied", "client_id", c.member.clientID, "user", c.member.identity.User, "listener", c.listener.Name, "topic", r.Topic)
+		}
+	}
+	if code != packet.Success {
+		return b.refusePublish(c, &p, code)
+	}
+	op := b.publishing()
+	op.client, op.id, op.qos = c, p.ID, p.QoS
+	if p.QoS == 2 {
+		op.member = c.member
+	}
+	b.publish(&pub, op)
+	if c.acks.len() >= throttleAt {
+		c.throttled = true
+		return conn.ErrPaused
+	}
+	return nil
+}
+
+// repeated answers a QoS 2 PUBLISH that came again: delivered once is enough [MQTT-4.3.3-10].
+func (b *Broker) repeated(c *client, id packet.ID, committed bool) {
+	if committed {
+		b.acknowledge(c, id, 2, packet.Success)
+		return
+	}
+	// The first is still on its way to disk. Its PUBREC goes to the connection that has the
+	// session by then: if that is this one, it is owed here from now on.
+	if op := b.waiting[waitKey{c.member, id}]; op != nil && op.client != c {
+		b.owe(op, c)
+	}
+}
+
+// refusePublish answers a PUBLISH that goes nowhere. A 3.1.1 client cannot be told
+// (MQTT3 §3.3.5): it gets its acknowledgement.
+func (b *Broker) refusePublish(c *client, p *packet.Publish, code packet.ReasonCode) error {
+	if p.QoS == 2 && c.version == packet.V5 {
+		c.member.state.Forget(p.ID) // PUBREC from 0x80 on ends the flow
+	} else if p.QoS == 2 {
+		c.member.state.Accepted(p.ID)
+		code = packet.Success
+	}
+	if p.QoS > 0 {
+		b.acknowledge(c, p.ID, p.QoS, code)
+	}
+	return nil
+}
+
+// publish takes one message to everybody it is for. op says who waits for it; it is answered at
+// once, or when the last durable destination has the message.
+func (b *Broker) publish(pub *publication, op *publishing) {
+	if b.loop.Arena.Full() {
+		b.loop.Flush()
+	}
+	b.variants.reset()
+	b.targets, b.handed, b.durables = b.targets[:0], b.handed[:0], b.durables[:0]
+
+	route := b.cache.Lookup(pub.Topic)
+	pub.topic = route.Topic
+	matched := false
+	for i := range route.Matches {
+		m := &route.Matches[i]
+		r := &b.receivers[m.Receiver]
+		if r.outbox != nil {
+			if pub.source == "" { // what came down does not go up again
+				b.handed = append(b.handed, r.outbox)
+				matched = true
+			}
+			continue
+		}
+		t := r.member
+		qos, asPublished, ids := packet.QoS(m.QoS), m.RetainAsPublished, m.IDs
+		if (m.NoLocal || m.OwnDiffers) && t.clientID == pub.publisher {
+			own, ok := b.index.Own(pub.Topic, m.Receiver)
+			if !ok {
+				continue // [MQTT-3.8.3-3]
+			}
+			qos, asPublished, ids = packet.QoS(own.QoS), own.RetainAsPublished, own.IDs
+		}
+		matched = true
+		b.offer(pub, t, min(pub.QoS, qos), asPublished && pub.Retain, ids)
+	}
+	if pub.Retain {
+		b.retain(pub)
+	}
+	b.hand(pub, op)
+	b.begin(op, matched)
+}
+
+// offer takes a message to one session: at once, into its queue in memory, or among the
+// targets of hand.
+func (b *Broker) offer(pub *publication, t *member, qos packet.QoS, retain bool, ids []uint32) {
+	if !t.grant.MayReceive(pub.topic) {
+		b.counters.DroppedDenied++
+		return
+	}
+	switch {
+	case qos == 0:
+		if t.client != nil {
+			b.sendNow(pub, t.client, 0, retain, ids, 0)
+		}
+	case t.state.Durable():
+		switch o, id := t.state.Offer(); o {
+		case session.Refuse:
+			b.counters.DroppedFull++
+		default:
+			b.targets = append(b.targets, target{m: t, qos: qos, retain: retain, subIDs: ids, id: id})
+		}
+	default:
+		switch o, id := t.state.Offer(); o {
+		case session.SendNow:
+			t.state.Sending(qos, id)
+			b.sendNow(pub, t.client, qos, retain, ids, id)
+		case session.Wait:
+			t.state.Enqueue(session.Queued{Message: b.message(pub), QoS: qos, Retain: retain, SubscriptionIDs: slices.Clone(ids)})
+		case session.Refuse:
+			b.counters.DroppedFull++
+		}
+	}
+}
+
+// hand takes the message to its durable destinations.
+func (b *Broker) hand(pub *publication, op *publishing) {
+	for i := range b.targets {
+		t := &b.targets[i]
+		r := durable.Receiver{Session: t.m.state.Number(), QoS: t.qos, Retain: t.retain, SubscriptionIDs: t.subIDs}
+		if t.qos == 2 {
+			r.PacketID = t.id
+		}
+		b.durables = append(b.durables, r)
+	}
+	if pub.QoS == 2 {
+		for _, o := range b.handed {
+			b.durables = append(b.durables, durable.Receiver{Session: o.number, QoS: 2})
+		}
+	}
+	if len(b.durables) > 0 || pub.Retain {
+		b.append(pub, op)
+	}
+	for _, o := range b.handed {
+		switch pub.QoS {
+		case 0:
+			o.Append(b.message(pub), 0, nil)
+		case 1:
+			op.waits++
+			o.Append(b.message(pub), 0, op.handback())
+		}
+	}
+}
+
+func (b *Broker) append(pub *publication, op *publishing) {
+	a := durable.Append{
+		Message:   b.message(pub),
+		Receivers: b.durables,
+		Retained:  pub.Retain,
+		Lazy:      len(b.durables) == 0 && pub.QoS == 0,
+	}
+	var t durable.Token
+	if !a.Lazy {
+		op.waits++
+		t = b.ops.add(op)
+		if op.member != nil && op.member.state.Durable() {
+			a.Publisher, a.PublisherID = op.member.state.Number(), op.id
+		}
+	}
+	seq := b.store.Append(a, t)
+	op.msg, op.seq = a.Message, seq
+	for i := range b.targets {
+		t := &b.targets[i]
+		t.m.state.Took(seq, t.qos, t.id)
+		switch {
+		case t.id == 0:
+			op.queued = append(op.queued, t.m)
+			b.pump(t.m)
+		case t.qos == 1:
+			b.sendNow(pub, t.m.client, 1, t.retain, t.subIDs, t.id)
+		default:
+			op.sends = append(op.sends, send{m: t.m, epoch: t.m.epoch, id: t.id, retain: t.retain, subIDs: slices.Clone(t.subIDs)})
+		}
+	}
+	if pub.QoS == 2 {
+		op.outboxes = append(op.outboxes, b.handed...)
+	}
+}
+
+// retain keeps the message as the retained message of its topic, or removes that
+// [MQTT-3.3.1-5, MQTT-3.3.1-6].
+func (b *Broker) retain(pub *publication) {
+	m := b.message(pub)
+	if !b.retained.Set(m) {
+		b.counters.RetainedRefused++
+		b.log.Warn("retained store is full", "topic", pub.topic, "client_id", pub.publisher)
+		pub.Retain = false
+		return
+	}
+	if m.HasExpiry {
+		b.sweepRetained()
+	}
+}
+
+// message returns the copy of the message that may be kept.
+func (b *Broker) message(pub *publication) *message.Message {
+	if pub.msg != nil {
+		return pub.msg
+	}
+	own := make([]byte, 0, len(pub.Payload)+len(pub.Properties))
+	own = append(own, pub.Payload...)
+	own = append(own, pub.Properties...)
+	n := len(pub.Payload)
+	pub.msg = &message.Message{
+		Topic:      pub.topic,
+		Payload:    own[:n:n],
+		Properties: own[n:],
+		QoS:        byte(pub.QoS),
+		Retain:     pub.Retain,
+		HasExpiry:  pub.HasExpiry,
+		Expiry:     pub.Expiry,
+		Received:   b.now(),
+		Publisher:  pub.publisher,
+		Source:     pub.source,
+	}
+	return pub.msg
+}
+
+// publishMessage publishes a message that is no client's packet: a will, or one of an uplink.
+// done, which may be nil, is told when its durable destinations have it.
+func (b *Broker) publishMessage(m *message.Message, done func(error)) {
+	pub := publication{
+		Publish:   packetOf(m),
+		publisher: m.Publisher,
+		source:    m.Source,
+		msg:       m,
+	}
+	op := b.publishing()
+	op.qos, op.done = pub.QoS, done
+	b.publish(&pub, op)
+}

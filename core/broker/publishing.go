@@ -1,0 +1,339 @@
+package broker
+
+import (
+	"sync"
+
+	"dunlin/core/durable"
+	"dunlin/core/message"
+	"dunlin/core/packet"
+	"dunlin/core/session"
+)
+
+// publishing is a publish until its last durable destination has answered. Answers come in
+// later turns only.
+type publishing struct {
+	b      *Broker
+	waits  int   // answers that are awaited
+	failed error // the first failure among them
+
+	// Who waits: a client for its PUBACK or PUBREC, or done. member is set at QoS 2 only.
+	client *client
+	member *member
+	id     packet.ID
+	qos    packet.QoS
+	owing  bool   // the answer is among the client's acks
+	owed   uint64 // its number there
+	done   func(error)
+
+	// What follows the commit.
+	msg      *message.Message
+	seq      durable.Seq
+	sends    []send    // QoS 2 to live receivers
+	queued   []*member // for whom it waits in the store
+	outboxes []*outbox // that take it over at QoS 2
+}
+
+// send is a QoS 2 PUBLISH that leaves after its commit.
+type send struct {
+	m      *member
+	epoch  uint32
+	id     packet.ID
+	retain bool
+	subIDs []uint32
+}
+
+// waitKey finds the publish of a QoS 2 message that came again before it was committed.
+type waitKey struct {
+	m  *member
+	id packet.ID
+}
+
+// spareOps is how many finished operations are kept for reuse.
+const spareOps = 1024
+
+func (b *Broker) publishing() *publishing {
+	if n := len(b.spare); n > 0 {
+		op := b.spare[n-1]
+		b.spare = b.spare[:n-1]
+		return op
+	}
+	return &publishing{b: b}
+}
+
+// begin answers a publish that waits for nothing, or notes that its answer is owed.
+func (b *Broker) begin(op *publishing, matched bool) {
+	switch {
+	case op.waits > 0:
+		b.owe(op, op.client)
+		if op.member != nil {
+			b.waiting[waitKey{op.member, op.id}] = op
+		}
+	case matched:
+		b.finish(op, packet.Success)
+	default:
+		b.finish(op, packet.NoMatchingSubscribers)
+	}
+}
+
+// owe keeps a place for the answer among those that the connection is owed.
+func (b *Broker) owe(op *publishing, c *client) {
+	if c != nil && op.qos > 0 {
+		op.client, op.owing, op.owed = c, true, c.acks.add(op.id, op.qos)
+	}
+}
+
+// complete takes the store's answer.
+func (op *publishing) complete(b *Broker, d durable.Completion) {
+	if d.Err != nil {
+		op.undo()
+	} else {
+		op.follow()
+	}
+	op.settle(d.Err)
+}
+
+// follow does what had to wait for the commit.
+func (op *publishing) follow() {
+	b := op.b
+	for i := range op.sends {
+		s := &op.sends[i]
+		if s.m.epoch != s.epoch || !s.m.state.Committed(s.id, op.seq) {
+			continue // the next connection gets it from the store
+		}
+		p := packetOf(op.msg)
+		p.QoS, p.Retain, p.SubscriptionIDs = 2, s.retain, s.subIDs
+		b.sendStored(s.m, &p, op.msg, s.id)
+	}
+	for _, o := range op.outboxes {
+		o.takeOver(b, op.msg, op.seq)
+	}
+}
+
+// undo takes back what was promised to sessions that did not get it.
+func (op *publishing) undo() {
+	for i := range op.sends {
+		op.sends[i].m.state.Abort(op.sends[i].id)
+	}
+	for _, m := range op.queued {
+		m.state.Lost()
+	}
+}
+
+// settle notes one answer; the last one answers the publisher.
+func (op *publishing) settle(err error) {
+	op.waits--
+	if err != nil && op.failed == nil {
+		op.failed = err
+	}
+	if op.waits > 0 {
+		return
+	}
+	code := packet.Success
+	if op.failed != nil {
+		op.b.counters.DroppedStore++
+		op.b.log.Error("message not stored", "topic", op.msg.Topic, "err", op.failed)
+		code = packet.UnspecifiedError
+	}
+	op.b.finish(op, code)
+}
+
+// finish answers whoever waits.
+func (b *Broker) finish(op *publishing, code packet.ReasonCode) {
+	refused := code >= packet.UnspecifiedError
+	if op.member != nil {
+		delete(b.waiting, waitKey{op.member, op.id})
+		if refused {
+			op.member.state.Forget(op.id)
+		} else {
+			op.member.state.Accepted(op.id)
+		}
+	}
+	if op.done != nil {
+		op.done(op.failed)
+	}
+	switch c := op.client; {
+	case c == nil || c.ended || op.qos == 0:
+	case refused && c.version < packet.V5:
+		// It cannot be told (MQTT3 §3.4). Without the acknowledgement it keeps the message and
+		// sends it again.
+		b.end(c, abnormal)
+	case op.owing:
+		c.acks.ready(op.owed, code)
+		b.sendAcks(c)
+	default:
+		b.acknowledge(c, op.id, op.qos, code)
+	}
+	clear(op.sends)
+	clear(op.queued)
+	clear(op.outboxes)
+	*op = publishing{b: b, sends: op.sends[:0], queued: op.queued[:0], outboxes: op.outboxes[:0]}
+	if len(b.spare) < spareOps {
+		b.spare = append(b.spare, op)
+	}
+}
+
+// acknowledge answers a PUBLISH whose answer waits for nothing but those before it.
+func (b *Broker) acknowledge(c *client, id packet.ID, qos packet.QoS, code packet.ReasonCode) {
+	if c.acks.len() > 0 {
+		c.acks.ready(c.acks.add(id, qos), code)
+		return
+	}
+	b.sendAck(c, ackType(qos), id, code)
+}
+
+func ackType(qos packet.QoS) packet.Type {
+	if qos == 2 {
+		return packet.PUBREC
+	}
+	return packet.PUBACK
+}
+
+// sendAcks sends the acknowledgements that nothing holds back any more.
+func (b *Broker) sendAcks(c *client) {
+	for {
+		k, ok := c.acks.next()
+		if !ok {
+			break
+		}
+		b.sendAck(c, ackType(k.qos), k.id, k.code)
+	}
+	if c.throttled && c.acks.len() <= throttleOff {
+		c.throttled = false
+		b.loop.Resume(c.conn)
+	}
+}
+
+func (b *Broker) sendAck(c *client, t packet.Type, id packet.ID, code packet.ReasonCode) {
+	c.send(b.loop.Arena.Ack(&packet.Ack{Type: t, ID: id, Code: code}, c.version))
+}
+
+// handbacks collects the answers of outboxes, which come from other goroutines, for one turn.
+type handbacks struct {
+	mu   sync.Mutex
+	list []handback // guarded by mu
+}
+
+type handback struct {
+	op  *publishing
+	err error
+}
+
+// handback returns what an outbox calls when it has the message.
+func (op *publishing) handback() func(error) {
+	return func(err error) {
+		h := &op.b.handbacks
+		h.mu.Lock()
+		h.list = append(h.list, handback{op, err})
+		first := len(h.list) == 1
+		h.mu.Unlock()
+		if first {
+			op.b.loop.Post(op.b.takeHandbacks)
+		}
+	}
+}
+
+func (b *Broker) takeHandbacks() {
+	b.handbacks.mu.Lock()
+	list := b.handbacks.list
+	b.handbacks.list = nil
+	b.handbacks.mu.Unlock()
+	for _, h := range list {
+		h.op.settle(h.err)
+	}
+}
+
+// onAck takes PUBACK, PUBREC, PUBREL and PUBCOMP (MQTT5 §3.4 to §3.7).
+func (b *Broker) onAck(c *client, t packet.Type, body []byte) error {
+	a, err := packet.ParseAck(t, body, c.version)
+	if err != nil {
+		return err
+	}
+	m := c.member
+	switch t {
+	case packet.PUBACK:
+		if seq, ok := m.state.Puback(a.ID); ok {
+			b.done(m, seq, durable.Delivered)
+		}
+	case packet.PUBREC:
+		b.onPubrec(c, &a)
+	case packet.PUBREL:
+		b.onPubrel(c, a.ID)
+	case packet.PUBCOMP:
+		if m.state.Pubcomp(a.ID) && m.state.Durable() {
+			b.store.Completed(m.state.Number(), a.ID)
+		}
+	}
+	b.pump(m)
+	return nil
+}
+
+func (b *Broker) onPubrec(c *client, a *packet.Ack) {
+	m := c.member
+	seq, next := m.state.Pubrec(a.ID, a.Code >= packet.UnspecifiedError)
+	switch next {
+	case session.Finished:
+		b.done(m, seq, durable.Delivered)
+	case session.SendRelease:
+		b.sendAck(c, packet.PUBREL, a.ID, packet.Success)
+	case session.UnknownID:
+		b.sendAck(c, packet.PUBREL, a.ID, packet.PacketIDNotFound)
+	case session.CommitReceived:
+		b.store.Received(m.state.Number(), seq, a.ID, b.ops.add(&flow{m: m, id: a.ID}))
+	}
+}
+
+func (b *Broker) onPubrel(c *client, id packet.ID) {
+	m := c.member
+	switch m.state.Pubrel(id) {
+	case session.SendComplete:
+		b.sendAck(c, packet.PUBCOMP, id, packet.Success)
+	case session.UnknownID:
+		b.sendAck(c, packet.PUBCOMP, id, packet.PacketIDNotFound)
+	case session.CommitRelease:
+		b.store.Release(m.state.Number(), id, b.ops.add(&flow{m: m, id: id, incoming: true}))
+	}
+}
+
+// flow is a step of QoS 2 on its way to disk.
+type flow struct {
+	m        *member
+	id       packet.ID
+	incoming bool // a PUBREL of the client, otherwise its PUBREC
+}
+
+func (f *flow) complete(b *Broker, d durable.Completion) {
+	switch {
+	case f.m.ended:
+	case d.Err != nil:
+		// The step is not on disk: no answer. The client repeats it on its next connection.
+		b.log.Error("QoS 2 state not stored", "client_id", f.m.clientID, "err", d.Err)
+		if f.incoming {
+			f.m.state.Unreleased(f.id)
+		}
+		if f.m.client != nil {
+			b.disconnect(f.m.client, packet.UnspecifiedError, "the session could not be stored")
+		}
+	case f.incoming:
+		if f.m.state.Released(f.id) && f.m.client != nil {
+			b.sendAck(f.m.client, packet.PUBCOMP, f.id, packet.Success)
+		}
+	default:
+		if f.m.state.ReceivedCommitted(f.id) && f.m.client != nil {
+			b.sendAck(f.m.client, packet.PUBREL, f.id, packet.Success)
+		}
+	}
+}
+
+// done takes a message out of a session's queue on disk.
+func (b *Broker) done(m *member, seq durable.Seq, o durable.Outcome) {
+	if m.state.Durable() && seq != 0 {
+		b.store.Done(m.state.Number(), seq, o)
+	}
+}
+
+// finished ends a flow that was begun and cannot be carried out.
+func (b *Broker) finished(m *member, id packet.ID, o durable.Outcome) {
+	if seq, ok := m.state.Drop(id); ok {
+		b.done(m, seq, o)
+	}
+}

@@ -1,0 +1,139 @@
+package conn
+
+import (
+	"encoding/binary"
+
+	"dunlin/core/packet"
+	"dunlin/platform/poll"
+)
+
+// flushAt is the fill of the arena at which the turn should flush early: one write(2) of this
+// size costs little more than a small one, and the arena stays in the processor's cache.
+const flushAt = 64 << 10
+
+// classes are the sizes of buffers for output that did not fit the turn.
+var classes = [...]int{512, 2 << 10, 8 << 10, 32 << 10}
+
+// keep is how many free buffers of each class an arena holds on to.
+const keep = 64
+
+// Arena is the output of one loop and turn. A packet is encoded once per variant; each
+// connection that gets it holds a range of the arena. Packet identifiers differ by connection:
+// they are patched in just before its write.
+//
+// An Arena belongs to one loop.
+type Arena struct {
+	buf   []byte
+	ids   []int32 // offsets in buf of the packet ids to patch, ascending
+	dirty []*Conn // connections with something to write this turn
+	free  [len(classes)][][]byte
+}
+
+// Segment is one encoded packet in the arena of the current turn.
+type Segment struct {
+	start, end int32
+	id         int32 // index in Arena.ids, or -1 if the packet has nothing to patch
+}
+
+// Len is the size of the packet in bytes.
+func (s Segment) Len() int { return int(s.end - s.start) }
+
+// Publish encodes p; the packet identifier is patched when a connection writes it.
+func (a *Arena) Publish(p *packet.Publish, v packet.Version) Segment {
+	start := len(a.buf)
+	var idOffset int
+	a.buf, idOffset = packet.AppendPublish(a.buf, p, v)
+	s := Segment{start: int32(start), end: int32(len(a.buf)), id: -1}
+	if idOffset > 0 {
+		s.id = int32(len(a.ids))
+		a.ids = append(a.ids, int32(start+idOffset))
+	}
+	return s
+}
+
+// Packet takes the bytes of a packet as encode appends them.
+func (a *Arena) Packet(encode func(dst []byte) []byte) Segment {
+	start := len(a.buf)
+	a.buf = encode(a.buf)
+	return Segment{start: int32(start), end: int32(len(a.buf)), id: -1}
+}
+
+// Ack encodes a PUBACK, PUBREC, PUBREL or PUBCOMP.
+func (a *Arena) Ack(k *packet.Ack, v packet.Version) Segment {
+	start := len(a.buf)
+	a.buf = packet.AppendAck(a.buf, k, v)
+	return Segment{start: int32(start), end: int32(len(a.buf)), id: -1}
+}
+
+// Full says that Flush should be called before more is encoded.
+func (a *Arena) Full() bool { return len(a.buf) >= flushAt }
+
+// Pending says that Flush has something to do.
+func (a *Arena) Pending() bool { return len(a.dirty) > 0 }
+
+// Flush writes what each dirty connection has, once each, and empties the arena. broken is
+// called for connections whose socket failed; it must not send.
+func (a *Arena) Flush(p *poll.Poller, broken func(*Conn, error)) {
+	for i := 0; i < len(a.dirty); i++ {
+		c := a.dirty[i]
+		a.dirty[i] = nil
+		c.dirty = false
+		err := c.flush(a)
+		if err == nil {
+			err = c.Watch(p)
+		}
+		if err != nil {
+			broken(c, err)
+		}
+	}
+	a.dirty = a.dirty[:0]
+	a.buf = a.buf[:0]
+	a.ids = a.ids[:0]
+	if cap(a.buf) > 8*flushAt { // one huge message must not keep its memory
+		a.buf = nil
+	}
+}
+
+// get returns an empty buffer for at least n bytes.
+func (a *Arena) get(n int) []byte {
+	for i, size := range classes {
+		if n <= size {
+			if k := len(a.free[i]); k > 0 {
+				b := a.free[i][k-1]
+				a.free[i][k-1] = nil
+				a.free[i] = a.free[i][:k-1]
+				return b
+			}
+			return make([]byte, 0, size)
+		}
+	}
+	return make([]byte, 0, n)
+}
+
+// put takes a buffer back.
+func (a *Arena) put(b []byte) {
+	for i, size := range classes {
+		if cap(b) == size && len(a.free[i]) < keep {
+			a.free[i] = append(a.free[i], b[:0])
+			return
+		}
+	}
+}
+
+// grow returns b with room for n more bytes; a buffer that is too small goes back.
+func (a *Arena) grow(b []byte, n int) []byte {
+	if cap(b)-len(b) >= n {
+		return b
+	}
+	bigger := a.get(max(len(b)+n, min(2*cap(b), len(b)+n+64<<10)))
+	bigger = append(bigger, b...)
+	a.put(b)
+	return bigger
+}
+
+// patch writes the consecutive identifiers from base on into the n packets from first on.
+func (a *Arena) patch(first, n int32, base packet.ID) {
+	for i := range n {
+		binary.BigEndian.PutUint16(a.buf[a.ids[first+i]:], uint16(base)+uint16(i))
+	}
+}

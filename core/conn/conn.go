@@ -1,0 +1,337 @@
+// Package conn is one Network Connection (MQTT5 §1.2): bytes to packets and back over a
+// non-blocking socket. It owns no buffer while it is idle.
+//
+// A connection belongs to one loop; nothing here is safe for concurrent use.
+package conn
+
+import (
+	"errors"
+	"fmt"
+	"io"
+
+	"dunlin/core/packet"
+	"dunlin/platform/poll"
+
+	"golang.org/x/sys/unix"
+)
+
+// ErrPaused stops Receive: the handler wants no more packets for now. What was read is kept.
+var ErrPaused = errors.New("conn: paused")
+
+// ReadBufferSize is what one read takes at most, in bytes. One such buffer serves a loop.
+const ReadBufferSize = 64 << 10
+
+// rejoin is the size up to which a partial packet is copied in front of the next read. A
+// larger one is gathered in its own buffer, so that its bytes are copied once only.
+const rejoin = 4 << 10
+
+// Conn is one Network Connection.
+type Conn struct {
+	Key   poll.Key
+	Owner any // whom the loop's handler finds by it
+
+	fd int32
+
+	// The range of the arena that it writes at the end of this turn.
+	start, end int32
+	firstID    int32     // index in Arena.ids of the first packet id in the range
+	nIDs       int32     // how many follow, consecutive in Arena.ids
+	baseID     packet.ID // value of the first; the others count up
+
+	dirty  bool
+	closed bool
+	events uint8 // what the poller watches: wantRead, wantWrite, or detached
+	paused bool
+
+	out []byte // what did not fit the turn or the socket
+	off int    // bytes of out that are written
+	in  []byte // a packet of which not all bytes have come
+}
+
+const (
+	wantRead  = 1
+	wantWrite = 2
+	detached  = 4
+)
+
+// New wraps a connected non-blocking socket that a poller watches for reading under k.
+func New(fd int, k poll.Key) *Conn {
+	return &Conn{fd: int32(fd), Key: k, events: wantRead}
+}
+
+// Fd is the socket.
+func (c *Conn) Fd() int { return int(c.fd) }
+
+// Handler takes the packets of a connection, one at a time, in order.
+type Handler interface {
+	// MaxPacket is the largest packet that is taken now, in bytes with its fixed header.
+	MaxPacket(c *Conn) int
+	// Packet takes one packet; body is valid during the call. ErrPaused ends the reading for
+	// now; any other error is returned by Receive.
+	Packet(c *Conn, h packet.Header, body []byte) error
+}
+
+// Receive reads once from the socket and hands whole packets to h. buf is the read buffer of
+// the loop. It returns io.EOF when the peer has closed, a *packet.Error for a packet that the
+// specification forbids or that is larger than h allows (PacketTooLarge, before it is
+// buffered), ErrPaused, an error of the socket, or nil.
+func (c *Conn) Receive(buf []byte, a *Arena, h Handler) error {
+	held := len(c.in)
+	if held > rejoin {
+		n, err := c.read(buf)
+		if err != nil || n == 0 {
+			return err
+		}
+		c.in = append(c.in, buf[:n]...)
+		return c.consumeHeld(a, h)
+	}
+	copy(buf, c.in)
+	n, err := c.read(buf[held:])
+	if err != nil || n == 0 {
+		return err
+	}
+	rest, err := c.packets(buf[:held+n], h)
+	c.carry(rest, a)
+	return err
+}
+
+// Resume hands on what was kept when the handler paused.
+func (c *Conn) Resume(a *Arena, h Handler) error {
+	if len(c.in) == 0 {
+		return nil
+	}
+	return c.consumeHeld(a, h)
+}
+
+func (c *Conn) consumeHeld(a *Arena, h Handler) error {
+	held := c.in
+	rest, err := c.packets(held, h)
+	if len(rest) == len(held) {
+		return err
+	}
+	c.in = held[:copy(held, rest)]
+	if len(c.in) == 0 {
+		a.put(c.in)
+		c.in = nil
+	}
+	return err
+}
+
+// read returns 0 and nil if there is nothing to read yet.
+func (c *Conn) read(b []byte) (int, error) {
+	n, err := poll.Read(int(c.fd), b)
+	switch {
+	case err == unix.EAGAIN:
+		return 0, nil
+	case err != nil:
+		return 0, fmt.Errorf("conn: read: %w", err)
+	case n == 0:
+		return 0, io.EOF
+	}
+	return n, nil
+}
+
+// packets hands on the whole packets at the start of b and returns what is left.
+func (c *Conn) packets(b []byte, h Handler) (rest []byte, err error) {
+	for len(b) > 0 {
+		header, n, err := packet.ParseHeader(b)
+		if err != nil {
+			return nil, err
+		}
+		if n == 0 {
+			return b, nil
+		}
+		if n+header.Remaining > h.MaxPacket(c) {
+			return nil, &packet.Error{Code: packet.PacketTooLarge, Detail: "packet larger than the maximum packet size"}
+		}
+		if len(b)-n < header.Remaining {
+			return b, nil
+		}
+		err = h.Packet(c, header, b[n:n+header.Remaining])
+		b = b[n+header.Remaining:]
+		if err != nil || c.closed {
+			return b, err
+		}
+	}
+	return nil, nil
+}
+
+// carry keeps the start of a packet until the rest comes.
+func (c *Conn) carry(rest []byte, a *Arena) {
+	if len(rest) == 0 {
+		if c.in != nil {
+			a.put(c.in)
+			c.in = nil
+		}
+		return
+	}
+	c.in = append(a.grow(c.in[:0], len(rest)), rest...)
+}
+
+// Send queues an encoded packet of this turn; id is its packet identifier, if it has one.
+func (c *Conn) Send(a *Arena, s Segment, id packet.ID) {
+	if c.closed {
+		return
+	}
+	switch {
+	case c.out == nil && c.start == c.end:
+		c.start, c.end = s.start, s.end
+		c.firstID, c.nIDs, c.baseID = s.id, 0, id
+		if s.id >= 0 {
+			c.nIDs = 1
+		}
+	case c.out == nil && c.end == s.start && c.joins(s, id):
+		c.end = s.end
+		if s.id >= 0 {
+			if c.nIDs == 0 {
+				c.firstID, c.baseID = s.id, id
+			}
+			c.nIDs++
+		}
+	default:
+		c.spill(a, 0)
+		c.out = a.grow(c.out, s.Len())
+		at := len(c.out)
+		c.out = append(c.out, a.buf[s.start:s.end]...)
+		if s.id >= 0 {
+			at += int(a.ids[s.id] - s.start)
+			c.out[at], c.out[at+1] = byte(id>>8), byte(id)
+		}
+	}
+	if !c.dirty {
+		c.dirty = true
+		a.dirty = append(a.dirty, c)
+	}
+}
+
+// joins says whether the id of s continues the run of ids that the range has.
+func (c *Conn) joins(s Segment, id packet.ID) bool {
+	return s.id < 0 || c.nIDs == 0 || s.id == c.firstID+c.nIDs && uint16(id) == uint16(c.baseID)+uint16(c.nIDs)
+}
+
+// spill moves the range, less its first written bytes, to the connection's own buffer.
+func (c *Conn) spill(a *Arena, written int32) {
+	if c.start+written < c.end {
+		a.patch(c.firstID, c.nIDs, c.baseID)
+		b := a.buf[c.start+written : c.end]
+		c.out = append(a.grow(c.out, len(b)), b...)
+	}
+	c.start, c.end, c.nIDs = 0, 0, 0
+}
+
+// Unsent is how many bytes wait to be written.
+func (c *Conn) Unsent() int { return len(c.out) - c.off + int(c.end-c.start) }
+
+// flush writes what there is. It returns an error if the socket is broken.
+func (c *Conn) flush(a *Arena) error {
+	if c.start < c.end {
+		a.patch(c.firstID, c.nIDs, c.baseID)
+		n, err := poll.Write(int(c.fd), a.buf[c.start:c.end])
+		if err != nil && err != unix.EAGAIN {
+			c.start, c.end, c.nIDs = 0, 0, 0
+			return fmt.Errorf("conn: write: %w", err)
+		}
+		c.spill(a, int32(n))
+		return nil
+	}
+	return c.flushOwn(a)
+}
+
+func (c *Conn) flushOwn(a *Arena) error {
+	for c.off < len(c.out) {
+		n, err := poll.Write(int(c.fd), c.out[c.off:])
+		if err == unix.EAGAIN {
+			// The front is given back once it is worth a copy.
+			if c.off > len(c.out)/2 {
+				c.out = c.out[:copy(c.out, c.out[c.off:])]
+				c.off = 0
+			}
+			return nil
+		}
+		if err != nil {
+			return fmt.Errorf("conn: write: %w", err)
+		}
+		c.off += n
+	}
+	if c.out != nil {
+		a.put(c.out)
+		c.out, c.off = nil, 0
+	}
+	return nil
+}
+
+// Writable continues an interrupted write.
+func (c *Conn) Writable(a *Arena) error { return c.flushOwn(a) }
+
+// Pause stops or restarts reading; what the socket holds stays there.
+func (c *Conn) Pause(on bool) { c.paused = on }
+
+// Paused says that reading rests.
+func (c *Conn) Paused() bool { return c.paused }
+
+// Detach takes a paused connection out of the poller: its peer is gone, which the poller would
+// report for ever. What the socket still holds is read after the pause.
+func (c *Conn) Detach(p *poll.Poller) error {
+	c.events = detached
+	return p.Remove(int(c.fd))
+}
+
+// Watch brings the poller up to date with what the connection waits for.
+func (c *Conn) Watch(p *poll.Poller) error {
+	var want uint8
+	if !c.paused {
+		want |= wantRead
+	}
+	if len(c.out) > c.off {
+		want |= wantWrite
+	}
+	switch {
+	case c.closed || want == c.events:
+		return nil
+	case c.events == detached:
+		if c.paused {
+			return nil
+		}
+		if err := p.Add(int(c.fd), c.Key); err != nil {
+			return err
+		}
+	}
+	c.events = want
+	return p.Modify(int(c.fd), c.Key, want&wantRead != 0, want&wantWrite != 0)
+}
+
+// Stop ends the traffic: nothing is sent or read from now on. What is queued is still flushed.
+func (c *Conn) Stop() { c.closed = true }
+
+// Stopped says that Stop was called.
+func (c *Conn) Stopped() bool { return c.closed }
+
+// drainAtClose is how many bytes are read off before the socket is closed: closing with unread
+// bytes would reset the connection, and the peer would never see the DISCONNECT.
+const drainAtClose = 4 * ReadBufferSize
+
+// Close closes the socket and gives the buffers back. What was flushed still reaches the peer.
+// The arena must have been flushed since the last Send.
+func (c *Conn) Close(a *Arena, buf []byte) {
+	if c.fd < 0 {
+		return
+	}
+	c.closed = true
+	if c.out != nil {
+		a.put(c.out)
+	}
+	if c.in != nil {
+		a.put(c.in)
+	}
+	c.out, c.in, c.off = nil, nil, 0
+	_ = unix.Shutdown(int(c.fd), unix.SHUT_WR)
+	for drained := 0; drained < drainAtClose; {
+		n, err := poll.Read(int(c.fd), buf)
+		if err != nil || n == 0 {
+			break
+		}
+		drained += n
+	}
+	_ = unix.Close(int(c.fd))
+	c.fd = -1
+}

@@ -1,0 +1,393 @@
+// Package loop is the turn of an event loop: wait, read, timers, what other goroutines posted,
+// hand over to the writers, flush.
+//
+//	┌▶ wait ──▶ accept, read ready sockets ──▶ timers ──▶ inbox ──▶ turn's end ──▶ flush ──▶ close ┐
+//	└──────────────────────────────────────────────────────────────────────────────────────────────┘
+//
+// Everything a handler does runs on the one goroutine of Run and never blocks; other
+// goroutines reach it by Post.
+package loop
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"net"
+	"os"
+	"sync"
+	"time"
+
+	"dunlin/core/conn"
+	"dunlin/platform/poll"
+
+	"golang.org/x/sys/unix"
+)
+
+// acceptsPerTurn bounds what one listener may take from the others' turn.
+const acceptsPerTurn = 256
+
+// Handler is what the loop drives.
+type Handler interface {
+	conn.Handler
+	// Accepted announces a new connection; where is what its listener was added with.
+	// Returning false closes it.
+	Accepted(c *conn.Conn, where any) bool
+	// Ended announces that reading or writing failed: io.EOF, a *packet.Error or an error of
+	// the socket. The handler may still send, then calls Close.
+	Ended(c *conn.Conn, err error)
+	// TurnEnds is called once per turn before the flush: what was collected for other
+	// goroutines goes out.
+	TurnEnds()
+}
+
+// Loop is one event loop. Its methods belong to the goroutine of Run, or are called before
+// Run, except Post.
+type Loop struct {
+	Arena conn.Arena
+
+	handler Handler
+	poller  *poll.Poller
+	start   time.Time
+	now     time.Duration // of this turn, since start
+	buf     []byte
+	timers  timers
+	armed   time.Duration // what the poller's timer is set to, 0 = off
+
+	slots     []slot
+	freeSlots []uint32
+	closing   []*conn.Conn
+	paused    bool // listeners are off: no descriptors left
+
+	mu    sync.Mutex
+	inbox []func() // guarded by mu; bounded by what those who post may have open
+	spare []func() // last turn's inbox, reused
+}
+
+type slot struct {
+	generation uint32
+	conn       *conn.Conn
+	listener   *listener
+}
+
+type listener struct {
+	fd    int
+	file  *os.File // owns fd
+	key   poll.Key
+	where any
+	tcp   bool
+}
+
+// New returns a loop that drives h once it runs.
+func New(h Handler) (*Loop, error) {
+	p, err := poll.New()
+	if err != nil {
+		return nil, err
+	}
+	return &Loop{
+		handler: h,
+		poller:  p,
+		start:   time.Now(),
+		buf:     make([]byte, conn.ReadBufferSize),
+		slots:   make([]slot, poll.FirstSlot),
+	}, nil
+}
+
+// Listen adds a listening socket. The loop uses a duplicate of it; ln may be closed after.
+func (l *Loop) Listen(ln net.Listener, where any) error {
+	filer, ok := ln.(interface{ File() (*os.File, error) })
+	if !ok {
+		return fmt.Errorf("loop: listener of type %T has no descriptor", ln)
+	}
+	f, err := filer.File()
+	if err != nil {
+		return fmt.Errorf("loop: listener %s: %w", ln.Addr(), err)
+	}
+	fd := int(f.Fd())
+	if err := unix.SetNonblock(fd, true); err != nil {
+		return errors.Join(fmt.Errorf("loop: listener %s: %w", ln.Addr(), err), f.Close())
+	}
+	s := &listener{fd: fd, file: f, where: where, tcp: ln.Addr().Network() == "tcp"}
+	s.key = l.take()
+	l.slots[s.key.Slot].listener = s
+	if err := l.poller.Add(fd, s.key); err != nil {
+		return errors.Join(err, f.Close())
+	}
+	return nil
+}
+
+// Post runs f on the loop in a coming turn. It never blocks and may be called from any
+// goroutine, also after the loop has ended: then f is never run.
+func (l *Loop) Post(f func()) {
+	l.mu.Lock()
+	l.inbox = append(l.inbox, f)
+	l.mu.Unlock()
+	l.poller.Wake()
+}
+
+// Now is the time of the turn, since the loop was made; monotonic.
+func (l *Loop) Now() time.Duration { return l.now }
+
+// At sets a timer for a moment of Now.
+func (l *Loop) At(at time.Duration, t Timer) { l.timers.add(at, t) }
+
+// Close ends a connection at the end of the turn, after the flush.
+func (l *Loop) Close(c *conn.Conn) {
+	if c.Stopped() {
+		return
+	}
+	c.Stop()
+	l.closing = append(l.closing, c)
+}
+
+// Resume hands the packets that were kept while c was paused to the handler, and reads on.
+func (l *Loop) Resume(c *conn.Conn) {
+	c.Pause(false)
+	if err := c.Resume(&l.Arena, l.handler); err != nil {
+		l.ended(c, err)
+		return
+	}
+	l.watch(c)
+}
+
+// Pause stops reading from c until Resume.
+func (l *Loop) Pause(c *conn.Conn) {
+	c.Pause(true)
+	l.watch(c)
+}
+
+// Run turns until the context ends, then closes every connection and listener.
+func (l *Loop) Run(ctx context.Context) error {
+	defer l.poller.Close()
+	stop := context.AfterFunc(ctx, func() { l.Post(func() {}) })
+	defer stop()
+	for ctx.Err() == nil {
+		if err := l.turn(); err != nil {
+			return err
+		}
+	}
+	l.closeAll()
+	return nil
+}
+
+func (l *Loop) turn() error {
+	ready, timer, err := l.poller.Wait(len(l.closing) == 0, l.idle)
+	if err != nil {
+		return err
+	}
+	l.now = time.Since(l.start)
+	for _, ev := range ready {
+		l.serve(ev)
+	}
+	if timer {
+		l.armed = 0
+	}
+	l.timers.fire(l.now)
+	l.runInbox()
+	l.endTurn()
+	return l.armTimer()
+}
+
+// idle says whether the loop may park.
+func (l *Loop) idle() bool {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	return len(l.inbox) == 0
+}
+
+func (l *Loop) serve(ev poll.Event) {
+	s := &l.slots[ev.Key.Slot]
+	if s.generation != ev.Key.Generation {
+		return // of a connection closed earlier
+	}
+	if s.listener != nil {
+		l.accept(s.listener)
+		return
+	}
+	c := s.conn
+	if c == nil || c.Stopped() {
+		return
+	}
+	if ev.Writable {
+		err := c.Writable(&l.Arena)
+		if err == nil {
+			err = c.Watch(l.poller)
+		}
+		if err != nil {
+			l.ended(c, err)
+			return
+		}
+	}
+	if ev.Readable && c.Paused() {
+		if err := c.Detach(l.poller); err != nil {
+			l.ended(c, err)
+		}
+		return
+	}
+	if ev.Readable {
+		if err := c.Receive(l.buf, &l.Arena, l.handler); err != nil {
+			l.ended(c, err)
+		}
+		if l.Arena.Full() {
+			l.flush()
+		}
+	}
+}
+
+func (l *Loop) ended(c *conn.Conn, err error) {
+	switch {
+	case c.Stopped():
+	case errors.Is(err, conn.ErrPaused):
+		c.Pause(true)
+		l.watch(c)
+	default:
+		l.handler.Ended(c, err)
+	}
+}
+
+func (l *Loop) watch(c *conn.Conn) {
+	if c.Stopped() {
+		return
+	}
+	if err := c.Watch(l.poller); err != nil {
+		l.handler.Ended(c, err)
+	}
+}
+
+func (l *Loop) accept(s *listener) {
+	for range acceptsPerTurn {
+		fd, _, err := unix.Accept4(s.fd, unix.SOCK_NONBLOCK|unix.SOCK_CLOEXEC)
+		switch {
+		case err == unix.EMFILE || err == unix.ENFILE || err == unix.ENOBUFS || err == unix.ENOMEM:
+			// Level-triggered: without a rest the loop would spin on the waiting connection.
+			l.pauseListeners()
+			return
+		case err == unix.ECONNABORTED || err == unix.EINTR:
+			continue
+		case err != nil:
+			return
+		}
+		if s.tcp {
+			_ = unix.SetsockoptInt(fd, unix.IPPROTO_TCP, unix.TCP_NODELAY, 1) // slower without, not wrong
+		}
+		l.adopt(fd, s.where)
+	}
+}
+
+func (l *Loop) adopt(fd int, where any) {
+	key := l.take()
+	c := conn.New(fd, key)
+	l.slots[key.Slot].conn = c
+	if err := l.poller.Add(fd, key); err != nil || !l.handler.Accepted(c, where) {
+		l.Close(c)
+	}
+}
+
+// take reserves a slot.
+func (l *Loop) take() poll.Key {
+	if n := len(l.freeSlots); n > 0 {
+		i := l.freeSlots[n-1]
+		l.freeSlots = l.freeSlots[:n-1]
+		return poll.Key{Slot: i, Generation: l.slots[i].generation}
+	}
+	l.slots = append(l.slots, slot{})
+	return poll.Key{Slot: uint32(len(l.slots) - 1)}
+}
+
+func (l *Loop) runInbox() {
+	l.mu.Lock()
+	work := l.inbox
+	l.inbox = l.spare[:0]
+	l.mu.Unlock()
+	for i, f := range work {
+		f()
+		work[i] = nil
+		if l.Arena.Full() {
+			l.flush()
+		}
+	}
+	l.spare = work
+}
+
+// Flush writes what is queued, in the middle of a turn: for a handler that fills the arena.
+func (l *Loop) Flush() { l.flush() }
+
+func (l *Loop) flush() { l.Arena.Flush(l.poller, l.brokenWhileFlushing) }
+
+func (l *Loop) brokenWhileFlushing(c *conn.Conn, err error) { l.ended(c, err) }
+
+func (l *Loop) endTurn() {
+	l.handler.TurnEnds()
+	// Closing publishes wills, which are output again.
+	for l.Arena.Pending() || len(l.closing) > 0 {
+		l.flush()
+		closing := l.closing
+		l.closing = nil
+		for _, c := range closing {
+			l.release(c)
+		}
+		l.handler.TurnEnds()
+	}
+}
+
+func (l *Loop) release(c *conn.Conn) {
+	s := &l.slots[c.Key.Slot]
+	s.generation++
+	s.conn = nil
+	l.freeSlots = append(l.freeSlots, c.Key.Slot)
+	c.Close(&l.Arena, l.buf)
+	if l.paused {
+		l.resumeListeners()
+	}
+}
+
+func (l *Loop) pauseListeners() {
+	l.paused = true
+	for i := range l.slots {
+		if s := l.slots[i].listener; s != nil {
+			_ = l.poller.Modify(s.fd, s.key, false, false)
+		}
+	}
+	l.At(l.now+time.Second, (*listenAgain)(l))
+}
+
+func (l *Loop) resumeListeners() {
+	l.paused = false
+	for i := range l.slots {
+		if s := l.slots[i].listener; s != nil {
+			_ = l.poller.Modify(s.fd, s.key, true, false)
+		}
+	}
+}
+
+// listenAgain ends a rest of the listeners when no connection of ours has closed meanwhile.
+type listenAgain Loop
+
+func (l *listenAgain) Fire(time.Duration) time.Duration {
+	if l.paused {
+		(*Loop)(l).resumeListeners()
+	}
+	return 0
+}
+
+func (l *Loop) armTimer() error {
+	at, ok := l.timers.next()
+	if !ok || at == l.armed {
+		return nil
+	}
+	l.armed = at
+	return l.poller.SetTimer(max(at-time.Since(l.start), 1))
+}
+
+func (l *Loop) closeAll() {
+	for i := range l.slots {
+		switch s := &l.slots[i]; {
+		case s.listener != nil:
+			_ = l.poller.Remove(s.listener.fd)
+			_ = s.listener.file.Close()
+			s.listener = nil
+		case s.conn != nil:
+			l.Close(s.conn)
+		}
+	}
+	l.endTurn()
+}

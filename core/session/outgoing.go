@@ -1,0 +1,314 @@
+package session
+
+import (
+	"math"
+	"slices"
+
+	"dunlin/core/durable"
+	"dunlin/core/packet"
+)
+
+// Offered says what to do with a message for the session.
+type Offered int
+
+// What Offer answers.
+const (
+	SendNow Offered = iota + 1 // it has an identifier and a place in the window
+	Wait                       // it stays in the queue: append it, or Enqueue it without a number
+	Refuse                     // the queue is full: count it as dropped
+)
+
+// Offer asks what happens to a message of QoS 1 or 2. For SendNow it returns the identifier;
+// the caller then calls Took with the message's number.
+func (s *Session) Offer() (Offered, packet.ID) {
+	if s.Pending() >= s.limits.MaxQueued {
+		return Refuse, 0
+	}
+	if !s.connected || !s.live || s.outstanding >= s.window || len(s.queue) > 0 {
+		return Wait, 0
+	}
+	return SendNow, s.takeID()
+}
+
+// Took notes that a message was appended for a durable session. id is what Offer answered, 0
+// if the message waits.
+func (s *Session) Took(seq durable.Seq, qos packet.QoS, id packet.ID) {
+	s.pending++
+	s.appended = seq
+	if id == 0 {
+		s.live = false
+		return
+	}
+	s.readTo = seq
+	s.push(Outgoing{Seq: seq, ID: id, QoS: qos, state: firstState(qos), here: true})
+}
+
+// Sending notes that a message of a session without a number is being sent.
+func (s *Session) Sending(qos packet.QoS, id packet.ID) {
+	s.push(Outgoing{ID: id, QoS: qos, state: sent, here: true})
+}
+
+func firstState(qos packet.QoS) state {
+	if qos == 2 {
+		return committing
+	}
+	return sent
+}
+
+func (s *Session) push(o Outgoing) {
+	s.outstanding++
+	s.flight = append(s.flight, o)
+}
+
+// Enqueue keeps a message of a session without a number until the window opens.
+func (s *Session) Enqueue(q Queued) { s.queue = append(s.queue, q) }
+
+// Dequeue takes the next message that waits in memory, if the window has room.
+func (s *Session) Dequeue() (q Queued, id packet.ID, ok bool) {
+	if len(s.queue) == 0 || s.outstanding >= s.window {
+		return q, 0, false
+	}
+	q = s.queue[0]
+	s.queue[0] = Queued{}
+	s.queue = s.queue[1:]
+	if len(s.queue) == 0 {
+		s.queue = nil
+	}
+	return q, s.takeID(), true
+}
+
+// NextRead says whether the store is to be read now, behind which number, and for how many
+// entries there is room.
+func (s *Session) NextRead() (after durable.Seq, room int, ok bool) {
+	room = s.window - s.outstanding
+	// A read costs the same for one entry as for many: half the window must be open.
+	if !s.connected || s.live || s.reading || !s.Durable() || room <= 0 || 2*room < s.window {
+		return 0, 0, false
+	}
+	s.reading = true
+	s.mark = s.appended
+	return s.readTo, room, true
+}
+
+// Entry takes one entry that was read. again means that it was sent on an earlier connection
+// and keeps its identifier: send it with DUP set. Otherwise the caller sends it as new: at QoS
+// 1 at once, at QoS 2 after the identifier is on disk and Committed was called. ok is false if
+// there is nothing to send: it is past PUBREC, or the window has no room, and then the entry
+// and those behind it are read again later.
+func (s *Session) Entry(e *durable.Entry) (id packet.ID, again, ok bool) {
+	if s.outstanding >= s.window {
+		return 0, false, false
+	}
+	if i := s.bySeq(e.Seq); i >= 0 {
+		f := &s.flight[i]
+		s.readTo = e.Seq
+		if f.here || !f.unacknowledged() {
+			return 0, false, false
+		}
+		f.here = true
+		s.outstanding++
+		again = f.state == sent
+		f.state = sent
+		return f.ID, again, true
+	}
+	s.readTo = e.Seq
+	id = s.takeID()
+	s.push(Outgoing{Seq: e.Seq, ID: id, QoS: e.QoS, state: firstState(e.QoS), here: true})
+	return id, false, true
+}
+
+// Sent says whether an entry is in flight already: on this connection or an earlier one.
+func (s *Session) Sent(seq durable.Seq) bool { return s.bySeq(seq) >= 0 }
+
+// Room says whether the window takes another PUBLISH.
+func (s *Session) Room() bool { return s.outstanding < s.window }
+
+// Skip notes that an entry was read and is done without having been sent.
+func (s *Session) Skip(seq durable.Seq) {
+	s.readTo = seq
+	s.done(1)
+}
+
+// EndRead takes the end of a read: last is how far it went, more whether the store has entries
+// behind it.
+func (s *Session) EndRead(last durable.Seq, more, whole bool) {
+	s.reading = false
+	if !whole {
+		return // the window filled up: what was not taken is read again
+	}
+	s.readTo = max(s.readTo, last)
+	// A read sees everything that was appended before it was asked for.
+	if !more && (s.appended == s.mark || s.readTo >= s.appended) {
+		s.live = true
+	}
+}
+
+// Reading says whether the answer of a read is awaited.
+func (s *Session) Reading() bool { return s.reading }
+
+// Committed notes that the identifier of a QoS 2 message is on disk. It says whether the
+// PUBLISH is to be sent on this connection now.
+func (s *Session) Committed(id packet.ID, seq durable.Seq) bool {
+	i := s.byID(id)
+	if i < 0 || s.flight[i].Seq != seq || s.flight[i].state != committing || !s.flight[i].here || !s.connected {
+		return false
+	}
+	s.flight[i].state = sent
+	return true
+}
+
+// Puback ends a QoS 1 flow. It returns the number of the message that is done; ok is false if
+// there is no such flow.
+func (s *Session) Puback(id packet.ID) (seq durable.Seq, ok bool) {
+	i := s.byID(id)
+	if i < 0 || s.flight[i].QoS != 1 {
+		return 0, false
+	}
+	return s.finish(i), true
+}
+
+// Pubrec takes the client's PUBREC. With refused, a reason code from 0x80 on, it ends the flow
+// [MQTT-4.3.3-4]. Otherwise next tells what is to be done.
+func (s *Session) Pubrec(id packet.ID, refused bool) (seq durable.Seq, next Next) {
+	i := s.byID(id)
+	if i < 0 || s.flight[i].QoS != 2 || s.flight[i].state == committing {
+		return 0, UnknownID
+	}
+	f := &s.flight[i]
+	switch {
+	case refused:
+		return s.finish(i), Finished
+	case f.state == received:
+		return 0, Nothing // its PUBREL follows the commit
+	case f.state == released:
+		return 0, SendRelease
+	case !s.Durable():
+		f.state = released
+		return 0, SendRelease
+	}
+	f.state = received
+	s.done(1)
+	return f.Seq, CommitReceived
+}
+
+// Next is what follows an acknowledgement of QoS 2.
+type Next int
+
+// What follows.
+const (
+	Nothing        Next = iota
+	UnknownID           // no such flow: answer with Packet Identifier not found
+	Finished            // the flow has ended
+	SendRelease         // send PUBREL
+	CommitReceived      // write it down, then call ReceivedCommitted
+	CommitRelease       // write it down, then call Released
+	SendComplete        // send PUBCOMP
+)
+
+// ReceivedCommitted notes that a PUBREC is on disk. It says whether the PUBREL is to be sent.
+func (s *Session) ReceivedCommitted(id packet.ID) bool {
+	i := s.byID(id)
+	if i < 0 || s.flight[i].state != received {
+		return false
+	}
+	s.flight[i].state = released
+	return s.connected
+}
+
+// Pubcomp ends a QoS 2 flow; false if there is no such flow.
+func (s *Session) Pubcomp(id packet.ID) bool {
+	i := s.byID(id)
+	if i < 0 || s.flight[i].state != released {
+		return false
+	}
+	s.finish(i)
+	return true
+}
+
+// Drop ends a flow whose message the client cannot take.
+func (s *Session) Drop(id packet.ID) (seq durable.Seq, ok bool) {
+	i := s.byID(id)
+	if i < 0 {
+		return 0, false
+	}
+	return s.finish(i), true
+}
+
+// Abort takes back a message that was offered and could not be stored or sent.
+func (s *Session) Abort(id packet.ID) {
+	if i := s.byID(id); i >= 0 {
+		s.finish(i)
+	}
+}
+
+// Lost takes back a message that waits and could not be stored.
+func (s *Session) Lost() { s.done(1) }
+
+func (s *Session) finish(i int) durable.Seq {
+	f := s.flight[i]
+	if f.here {
+		s.outstanding--
+	}
+	if f.unacknowledged() {
+		s.done(1)
+	}
+	s.flight = slices.Delete(s.flight, i, i+1)
+	if len(s.flight) == 0 && cap(s.flight) > smallFlight {
+		s.flight = nil
+	}
+	return f.Seq
+}
+
+// smallFlight is the capacity that an idle session may keep: one entry is 16 bytes.
+const smallFlight = 4
+
+func (s *Session) done(n int) { s.pending = max(0, s.pending-n) }
+
+// byID finds a flow. Acknowledgements come in order, so it is nearly always the first.
+func (s *Session) byID(id packet.ID) int {
+	for i := range s.flight {
+		if s.flight[i].ID == id {
+			return i
+		}
+	}
+	return -1
+}
+
+func (s *Session) bySeq(seq durable.Seq) int {
+	for i := range s.flight {
+		if s.flight[i].Seq == seq {
+			return i
+		}
+	}
+	return -1
+}
+
+// takeID returns an identifier that is not in use [MQTT-2.2.1-3]. The window is smaller than
+// the space of identifiers, so there always is one.
+func (s *Session) takeID() packet.ID {
+	for s.free == 0 {
+		if s.nextID == 0 {
+			s.nextID = 1
+		}
+		s.free = s.unusedFrom(s.nextID)
+		if s.free == 0 {
+			s.nextID++
+		}
+	}
+	id := s.nextID
+	s.nextID++ // at the end of the space free is 0, too
+	s.free--
+	return id
+}
+
+// unusedFrom counts the identifiers from id up to the next one in use or to the end of the
+// space.
+func (s *Session) unusedFrom(id packet.ID) int {
+	n := math.MaxUint16 - int(id) + 1
+	for i := range s.flight {
+		if f := s.flight[i].ID; f >= id {
+			n = min(n, int(f)-int(id))
+		}
+	}
+	return n
+}

@@ -1,0 +1,151 @@
+package session
+
+import (
+	"dunlin/core/durable"
+	"dunlin/core/message"
+	"dunlin/core/packet"
+)
+
+// Limits bound a session.
+type Limits struct {
+	Window    int // PUBLISH packets in flight to the client, 1 to 65,535
+	MaxQueued int // messages that wait, in flight included
+}
+
+// Session is the Session State of one client. The zero value is not usable: call New.
+type Session struct {
+	number durable.SessionNumber // 0 = ends with its connection
+	limits Limits
+
+	// To the client.
+	connected   bool
+	window      int // of this connection: the least of the limit and the client's Receive Maximum
+	outstanding int // PUBLISH sent on this connection and not answered, <= window
+	nextID      packet.ID
+	free        int // how many identifiers from nextID on are known to be unused
+	flight      []Outgoing
+	queue       []Queued // what waits, of a session without a number
+	pending     int      // messages appended and not done, durable only
+	live        bool
+	reading     bool        // a read of the store is under way
+	readTo      durable.Seq // everything up to it has been sent or is done
+	appended    durable.Seq // the newest message appended
+	mark        durable.Seq // appended when the read under way was asked for
+
+	// From the client.
+	incoming []Incoming
+}
+
+// Outgoing is a message in flight to the client.
+type Outgoing struct {
+	Seq   durable.Seq // 0 in a session without a number
+	ID    packet.ID
+	QoS   packet.QoS
+	state state
+	here  bool // sent on this connection, so that it counts against the window
+}
+
+// unacknowledged says that the message itself is still in the store.
+func (o *Outgoing) unacknowledged() bool { return o.Seq != 0 && o.state < received }
+
+type state uint8
+
+const (
+	committing state = iota + 1 // QoS 2: identifier on its way to disk, PUBLISH not sent
+	sent                        // PUBLISH sent at least once
+	received                    // PUBREC seen, on its way to disk
+	released                    // PUBREL sent
+)
+
+// Queued is a message that waits in memory for the window of a session without a number.
+type Queued struct {
+	Message         *message.Message
+	QoS             packet.QoS
+	Retain          bool
+	SubscriptionIDs []uint32
+}
+
+// New returns the state of a session that has just been created. number is 0 for one that ends
+// with its connection.
+func New(number durable.SessionNumber, l Limits) *Session {
+	return &Session{number: number, limits: l, nextID: 1, live: true}
+}
+
+// Restore returns the state of a session as it was found on disk. No connection has it.
+func Restore(r *durable.Restored, l Limits) *Session {
+	s := New(r.Session.Number, l)
+	s.pending = r.Pending
+	s.readTo = r.Floor
+	s.live = r.Pending == 0
+	for _, o := range r.Outgoing {
+		f := Outgoing{Seq: o.Seq, ID: o.ID, QoS: 2, state: sent}
+		if o.Received {
+			f.state = released
+		}
+		s.flight = append(s.flight, f)
+	}
+	for _, id := range r.Incoming {
+		s.incoming = append(s.incoming, Incoming{ID: id, Committed: true})
+	}
+	return s
+}
+
+// Number is the session's number in the store, 0 if it ends with its connection.
+func (s *Session) Number() durable.SessionNumber { return s.number }
+
+// Durable says that the session outlives its connection.
+func (s *Session) Durable() bool { return s.number != 0 }
+
+// Pending is how many messages wait for the client or are in flight to it.
+func (s *Session) Pending() int {
+	if s.Durable() {
+		return s.pending
+	}
+	return len(s.queue) + len(s.flight)
+}
+
+// InFlight is how many identifiers are in use towards the client.
+func (s *Session) InFlight() int { return len(s.flight) }
+
+// Connect starts a connection whose client takes receiveMaximum PUBLISH packets at once.
+// Everything in flight is to be sent again: Releases names the PUBRELs, which leave at once;
+// the messages come back by NextRead.
+func (s *Session) Connect(receiveMaximum uint16) {
+	s.connected = true
+	s.window = min(s.limits.Window, int(receiveMaximum))
+	s.outstanding = 0
+	s.mark = 0
+	first := durable.Seq(0)
+	for i := range s.flight {
+		f := &s.flight[i]
+		f.here = false
+		if f.unacknowledged() && (first == 0 || f.Seq < first) {
+			first = f.Seq
+		}
+	}
+	if first != 0 {
+		s.live = false
+		s.readTo = min(s.readTo, first-1)
+	}
+	// A read that the last connection asked for must not count as this one's.
+	s.reading = false
+}
+
+// Disconnect ends the connection. What the client had sent at QoS 2 stays known.
+func (s *Session) Disconnect() {
+	s.connected = false
+	s.reading = false
+}
+
+// Connected says whether a connection has the session.
+func (s *Session) Connected() bool { return s.connected }
+
+// Releases calls f for each identifier whose PUBREL must be sent again, in order
+// [MQTT-4.6.0-4].
+func (s *Session) Releases(f func(packet.ID)) {
+	for i := range s.flight {
+		if s.flight[i].state == released {
+			f(s.flight[i].ID)
+		}
+	}
+}
