@@ -29,6 +29,7 @@ type outbox struct {
 	reading bool        // a read of the store is under way
 	failed  bool        // a retry is scheduled
 	skipped durable.Seq // the newest that was left
+	mark    durable.Seq // skipped when the read under way was asked for
 	read    durable.Seq // how far the store was read
 }
 
@@ -100,6 +101,7 @@ func (o *outbox) catchUp(b *Broker) {
 		return
 	}
 	o.reading = true
+	o.mark = o.skipped
 	b.store.Read(o.number, o.read, maxHandover, readBytes, b.ops.add(&handover{o: o}))
 }
 
@@ -120,7 +122,8 @@ func (h *handover) arrived(b *Broker, batch *durable.Batch) {
 		return
 	}
 	o.read = max(o.read, batch.Last)
-	if !batch.More && o.skipped <= o.read {
+	// A read sees everything that was committed before it was asked for.
+	if !batch.More && (o.skipped == o.mark || o.skipped <= o.read) {
 		o.behind = false
 	}
 	for i := range batch.Entries {
