@@ -1,0 +1,458 @@
+// Package client is the small MQTT client behind "dunlin pub" and "dunlin sub": one connection,
+// MQTT 3.1.1 or 5.0, plain TCP or a unix socket, no reconnect.
+//
+// Calls block. They come from one goroutine; a second one, the reader, answers the broker: it
+// keeps the connection alive, continues the QoS flows and fills the inbox.
+package client
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"net"
+	"strings"
+	"sync"
+	"time"
+
+	"dunlin/core/packet"
+)
+
+const (
+	// maxWindow is how many messages wait for their acknowledgement at most, both ways, in so far
+	// as the peer can be told: enough to fill a link of 100 ms with what a person pipes in.
+	maxWindow = 64
+	// maxInbox is how many messages wait for Receive before the reader stops reading, which
+	// holds back the broker. It is above maxWindow for the sake of QoS 0.
+	maxInbox = 1024
+	// writeTimeout ends a connection whose other side reads nothing any more.
+	writeTimeout = 30 * time.Second
+	// answerTimeout is how long the broker has for its CONNACK and SUBACK.
+	answerTimeout = 30 * time.Second
+	// reasonTimeout is how long a write that failed waits for the reader to say why.
+	reasonTimeout = time.Second
+)
+
+// Options say where and as whom to connect.
+type Options struct {
+	Address       string         // host:port or unix:path
+	Version       packet.Version // packet.V311 or packet.V5
+	ClientID      string         // "" lets the broker choose; 3.1.1 then needs CleanStart
+	CleanStart    bool
+	SessionExpiry uint32 // Session Expiry Interval in seconds, MQTT 5.0 only
+	KeepAlive     uint16 // seconds, 0 = off
+	Username      *string
+	Password      *string // in 3.1.1 only with Username
+	Will          *Message
+}
+
+// Message is an Application Message (MQTT5 §1.2).
+type Message struct {
+	Topic   string
+	Payload []byte
+	QoS     packet.QoS
+	Retain  bool
+	Dup     bool // received: it may have come before
+}
+
+// Client is one connection.
+type Client struct {
+	conn    net.Conn
+	version packet.Version
+	connack packet.Connack
+	window  int           // messages of ours that may wait for their acknowledgement
+	half    time.Duration // half of the keep alive, 0 = off
+
+	changed chan struct{}  // something happened that the caller may wait for; holds one
+	taken   chan struct{}  // Receive made room in the inbox; holds one
+	done    chan struct{}  // closed when the reader has ended
+	closing chan struct{}  // closed by Close
+	reader  sync.WaitGroup // the goroutine read
+
+	mu        sync.Mutex // guards what follows; held while writing, so that packets stay whole
+	out       []byte     // scratch space
+	lastWrite time.Time
+	pinged    time.Time // when the PINGREQ left that is not answered; zero = none
+	nextID    packet.ID
+	flight    map[packet.ID]*outgoing
+	inbox     []incoming
+	unread    *incoming          // given out by Receive, not acknowledged yet
+	received  map[packet.ID]bool // QoS 2 ids until PUBREL; true: PUBREC has left
+	answer    *packet.Suback
+	waitingID packet.ID // SUBSCRIBE that waits for its answer; 0 = none
+	refused   error     // first refusal of a message since the last Flush
+	err       error     // why the reader ended
+}
+
+// outgoing is a message that waits for its acknowledgement.
+type outgoing struct {
+	topic    string
+	released bool // QoS 2: PUBREL has left
+}
+
+// incoming is a message with the packet id to acknowledge it by.
+type incoming struct {
+	Message
+	id packet.ID
+}
+
+// Refused says that the broker did not take something, with its reason.
+type Refused struct {
+	What   string // "the connection", "the message to a/b"
+	Code   packet.ReasonCode
+	Reason string // Reason String of the broker, "" = none
+}
+
+func (r *Refused) Error() string {
+	return fmt.Sprintf("the broker refused %s: %s", r.What, words(r.Code, r.Reason))
+}
+
+// words names a reason code, and what the broker says in addition.
+func words(code packet.ReasonCode, reason string) string {
+	s := fmt.Sprintf("%v (0x%02X)", code, byte(code))
+	if reason != "" {
+		s += fmt.Sprintf(": %.200q", reason)
+	}
+	return s
+}
+
+// ErrClosed is returned by calls after Close.
+var ErrClosed = errors.New("the connection is closed")
+
+// Dial connects and waits for the CONNACK. The error is a *Refused if the broker answered and
+// said no.
+func Dial(ctx context.Context, o Options) (*Client, error) {
+	network, address := "tcp", o.Address
+	if path, ok := strings.CutPrefix(address, "unix:"); ok {
+		network, address = "unix", path
+	}
+	ctx, cancel := context.WithTimeout(ctx, answerTimeout)
+	defer cancel()
+	var dialer net.Dialer
+	conn, err := dialer.DialContext(ctx, network, address)
+	if err != nil {
+		return nil, fmt.Errorf("no connection: %w", err)
+	}
+	return connect(ctx, conn, o)
+}
+
+// connect is Dial with a connection, which it closes if it fails.
+func connect(ctx context.Context, conn net.Conn, o Options) (*Client, error) {
+	c := &Client{
+		conn:     conn,
+		version:  o.Version,
+		half:     time.Duration(o.KeepAlive) * time.Second / 2,
+		changed:  make(chan struct{}, 1),
+		taken:    make(chan struct{}, 1),
+		done:     make(chan struct{}),
+		closing:  make(chan struct{}),
+		flight:   make(map[packet.ID]*outgoing),
+		received: make(map[packet.ID]bool),
+	}
+	// The handshake runs without the reader: closing the connection is what interrupts it.
+	stop := context.AfterFunc(ctx, func() { conn.Close() })
+	in, err := c.handshake(o)
+	if !stop() && err != nil {
+		err = fmt.Errorf("%s does not answer as an MQTT broker does: %w", o.Address, context.Cause(ctx))
+	}
+	if err != nil {
+		conn.Close()
+		return nil, err
+	}
+	// The reader: ended by the connection, which Close closes; Close waits for it.
+	c.reader.Go(func() { c.read(in) })
+	return c, nil
+}
+
+// handshake exchanges CONNECT and CONNACK. It returns what was read behind the CONNACK.
+func (c *Client) handshake(o Options) (rest []byte, err error) {
+	p := packet.Connect{
+		Version:        o.Version,
+		CleanStart:     o.CleanStart,
+		KeepAlive:      o.KeepAlive,
+		ClientID:       []byte(o.ClientID),
+		SessionExpiry:  o.SessionExpiry,
+		ReceiveMaximum: maxWindow,
+		RequestProblem: true,
+	}
+	if o.Username != nil {
+		p.HasUsername, p.Username = true, []byte(*o.Username)
+	}
+	if o.Password != nil {
+		p.HasPassword, p.Password = true, []byte(*o.Password)
+	}
+	if w := o.Will; w != nil {
+		p.HasWill = true
+		p.Will = packet.Will{Topic: []byte(w.Topic), Payload: w.Payload, QoS: w.QoS, Retain: w.Retain}
+	}
+	if err := c.write(packet.AppendConnect(nil, &p)); err != nil {
+		return nil, err
+	}
+	in := frames{conn: c.conn}
+	h, body, err := in.next()
+	if _, ok := errors.AsType[*packet.Error](err); ok {
+		return nil, err
+	} else if err != nil {
+		return nil, fmt.Errorf("the broker closed the connection before it answered: %w", err)
+	}
+	if h.Type != packet.CONNACK {
+		return nil, fmt.Errorf("the broker answered with %v instead of CONNACK", h.Type)
+	}
+	v := c.version
+	if len(body) == 2 {
+		v = packet.V311 // a broker that knows no 5.0 refuses in the only form it has
+	}
+	a, err := packet.ParseConnack(body, v)
+	if err != nil {
+		return nil, fmt.Errorf("the CONNACK of the broker is wrong: %w", err)
+	}
+	if a.Code >= packet.UnspecifiedError {
+		return nil, &Refused{What: "the connection", Code: a.Code, Reason: string(a.Reason)}
+	}
+	if v != c.version {
+		return nil, errors.New("the broker answered a CONNECT of MQTT 5.0 with a CONNACK of 3.1.1")
+	}
+	c.connack = a // of which nothing is used that aliases body
+	if a.HasServerKeepAlive {
+		c.half = time.Duration(a.ServerKeepAlive) * time.Second / 2
+	}
+	c.window = maxWindow
+	if a.ReceiveMaximum > 0 {
+		c.window = min(c.window, int(a.ReceiveMaximum))
+	}
+	return in.rest(), nil
+}
+
+// SessionPresent reports whether the broker had a session of this client.
+func (c *Client) SessionPresent() bool { return c.connack.SessionPresent }
+
+// Done is closed when the connection has ended.
+func (c *Client) Done() <-chan struct{} { return c.done }
+
+// Publish sends a message. At QoS 0 it returns when the message is written. At QoS 1 and 2 it
+// first waits until fewer than a window of messages are unacknowledged, and returns when the
+// message is written: Flush waits for the acknowledgements.
+func (c *Client) Publish(ctx context.Context, m Message) error {
+	p := packet.Publish{Topic: []byte(m.Topic), Payload: m.Payload, QoS: m.QoS, Retain: m.Retain}
+	size := packet.PublishSize(&p, c.version)
+	switch a := &c.connack; {
+	case a.MaximumPacketSize > 0 && uint64(size) > uint64(a.MaximumPacketSize):
+		return fmt.Errorf("the message to %s makes a packet of %d bytes, the broker takes %d", m.Topic, size, a.MaximumPacketSize)
+	case a.HasMaximumQoS && m.QoS > a.MaximumQoS:
+		return fmt.Errorf("the broker takes messages up to QoS %d", a.MaximumQoS)
+	case a.RetainUnavailable && m.Retain:
+		return errors.New("the broker keeps no retained messages")
+	}
+	if m.QoS > 0 {
+		if err := c.until(ctx, func() bool { return len(c.flight) < c.window }); err != nil {
+			return err
+		}
+	}
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	if m.QoS > 0 {
+		p.ID = c.freeID()
+		c.flight[p.ID] = &outgoing{topic: m.Topic}
+	}
+	c.out, _ = packet.AppendPublish(c.out[:0], &p, c.version)
+	return c.said(c.write(c.out))
+}
+
+// Flush waits until every message is acknowledged. It returns the first refusal since the last
+// Flush, a *Refused.
+func (c *Client) Flush(ctx context.Context) error {
+	err := c.until(ctx, func() bool { return len(c.flight) == 0 })
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	if err == nil {
+		err, c.refused = c.refused, nil
+	}
+	return err
+}
+
+// Unacknowledged returns the number of messages that wait for their acknowledgement.
+func (c *Client) Unacknowledged() int {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	return len(c.flight)
+}
+
+// Subscribe asks for the filters and returns the broker's answer to each. Messages that arrive
+// meanwhile wait for Receive, however many: their acknowledgement waits, too, and that is what
+// holds the broker back.
+func (c *Client) Subscribe(ctx context.Context, filters []string, qos packet.QoS) ([]packet.ReasonCode, error) {
+	all := make([]packet.Subscription, len(filters))
+	for i, f := range filters {
+		all[i] = packet.Subscription{Filter: f, Options: packet.SubscribeOptions{QoS: qos}}
+	}
+	c.mu.Lock()
+	c.waitingID, c.answer = c.freeID(), nil
+	c.out = packet.AppendSubscribe(c.out[:0], c.waitingID, 0, all, c.version)
+	err := c.said(c.write(c.out))
+	c.mu.Unlock()
+	if err != nil {
+		return nil, err
+	}
+	ctx, cancel := context.WithTimeoutCause(ctx, answerTimeout, errors.New("the broker did not answer the SUBSCRIBE"))
+	defer cancel()
+	if err := c.until(ctx, func() bool { return c.answer != nil }); err != nil {
+		return nil, err
+	}
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	c.waitingID = 0
+	if len(c.answer.Codes) != len(filters) {
+		return nil, fmt.Errorf("the broker answered to %d filters instead of %d", len(c.answer.Codes), len(filters))
+	}
+	return c.answer.Codes, nil
+}
+
+// Receive waits for a message. What it returned before is acknowledged by that: a message counts
+// as received when the caller asks for the next one or calls Close.
+func (c *Client) Receive(ctx context.Context) (Message, error) {
+	if err := c.acknowledge(); err != nil {
+		return Message{}, err
+	}
+	if err := c.until(ctx, func() bool { return len(c.inbox) > 0 }); err != nil {
+		return Message{}, err
+	}
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	m := c.inbox[0]
+	c.inbox[0] = incoming{} // lets go of the payload
+	c.inbox = c.inbox[1:]
+	c.unread = &m
+	pulse(c.taken)
+	return m.Message, nil
+}
+
+// Waiting returns the number of messages that Receive returns without waiting.
+func (c *Client) Waiting() int {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	return len(c.inbox)
+}
+
+// acknowledge tells the broker that the caller has what Receive returned last.
+func (c *Client) acknowledge() error {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	m := c.unread
+	c.unread = nil
+	if m == nil || m.QoS == 0 {
+		return nil
+	}
+	a := packet.Ack{Type: packet.PUBACK, ID: m.id}
+	if m.QoS == 2 {
+		a.Type = packet.PUBREC
+		c.received[m.id] = true
+	}
+	return c.said(c.writeAck(&a))
+}
+
+// Close acknowledges what was received, says DISCONNECT and returns when the reader has ended.
+func (c *Client) Close() error {
+	select {
+	case <-c.closing:
+		c.reader.Wait()
+		return nil
+	default:
+	}
+	err := c.acknowledge()
+	c.mu.Lock()
+	close(c.closing)
+	if err == nil {
+		c.out = packet.AppendDisconnect(c.out[:0], &packet.Disconnect{}, c.version)
+		err = c.write(c.out)
+	}
+	c.mu.Unlock()
+	err = errors.Join(err, c.conn.Close())
+	c.reader.Wait()
+	return err
+}
+
+// until waits until ready, which is called with mu held, returns true.
+func (c *Client) until(ctx context.Context, ready func() bool) error {
+	for {
+		c.mu.Lock()
+		ok, err := ready(), c.err
+		c.mu.Unlock()
+		switch {
+		case ok:
+			return nil
+		case err != nil:
+			return err
+		}
+		select {
+		case <-c.changed:
+		case <-c.done: // the reader has left its reason, which the next round finds
+		case <-ctx.Done():
+			return context.Cause(ctx)
+		}
+	}
+}
+
+// freeID returns an unused packet id. mu is held. The window is far below the number of ids.
+func (c *Client) freeID() packet.ID {
+	for {
+		c.nextID++
+		if c.nextID != 0 && c.flight[c.nextID] == nil {
+			return c.nextID
+		}
+	}
+}
+
+// said gives the reader a moment to find out why a write failed: the broker may have said so in
+// a DISCONNECT. mu is held by the caller, and not while it waits.
+func (c *Client) said(err error) error {
+	if err == nil {
+		return nil
+	}
+	c.mu.Unlock()
+	defer c.mu.Lock()
+	select {
+	case <-c.done:
+		return c.err // final once done is closed
+	case <-c.closing:
+	case <-time.After(reasonTimeout):
+	}
+	return err
+}
+
+// write sends whole packets. mu is held, except before there is a reader.
+func (c *Client) write(b []byte) error {
+	now := time.Now()
+	c.lastWrite = now
+	if err := c.conn.SetWriteDeadline(now.Add(writeTimeout)); err != nil {
+		return c.lost(err)
+	}
+	if _, err := c.conn.Write(b); err != nil {
+		return c.lost(err)
+	}
+	return nil
+}
+
+// lost puts the end of the connection into words. mu is held.
+func (c *Client) lost(err error) error {
+	select {
+	case <-c.closing:
+		return ErrClosed
+	default:
+	}
+	if c.err != nil {
+		return c.err // what the broker said before is the better reason
+	}
+	return fmt.Errorf("the connection is lost: %w", err)
+}
+
+func (c *Client) writeAck(a *packet.Ack) error {
+	c.out = packet.AppendAck(c.out[:0], a, c.version)
+	return c.write(c.out)
+}
+
+// pulse wakes who waits for the channel, now or when it waits next.
+func pulse(ch chan struct{}) {
+	select {
+	case ch <- struct{}{}:
+	default:
+	}
+}
