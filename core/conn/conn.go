@@ -300,6 +300,9 @@ func (c *Conn) Watch(p *poll.Poller) error {
 	return p.Modify(int(c.fd), c.Key, want&wantRead != 0, want&wantWrite != 0)
 }
 
+// Idle says that the connection owns no buffer.
+func (c *Conn) Idle() bool { return c.in == nil && c.out == nil }
+
 // Stop ends the traffic: nothing is sent or read from now on. What is queued is still flushed.
 func (c *Conn) Stop() { c.closed = true }
 

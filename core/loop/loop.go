@@ -60,6 +60,7 @@ type Loop struct {
 
 	mu    sync.Mutex
 	inbox []func() // guarded by mu; bounded by what those who post may have open
+	over  bool     // guarded by mu
 	spare []func() // last turn's inbox, reused
 }
 
@@ -119,9 +120,21 @@ func (l *Loop) Listen(ln net.Listener, where any) error {
 // goroutine, also after the loop has ended: then f is never run.
 func (l *Loop) Post(f func()) {
 	l.mu.Lock()
+	defer l.mu.Unlock()
+	if l.over {
+		return
+	}
 	l.inbox = append(l.inbox, f)
-	l.mu.Unlock()
 	l.poller.Wake()
+}
+
+// end releases what Run used; from then on Post does nothing.
+func (l *Loop) end() {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	l.over = true
+	l.inbox = nil
+	l.poller.Close()
 }
 
 // Now is the time of the turn, since the loop was made; monotonic.
@@ -157,7 +170,7 @@ func (l *Loop) Pause(c *conn.Conn) {
 
 // Run turns until the context ends, then closes every connection and listener.
 func (l *Loop) Run(ctx context.Context) error {
-	defer l.poller.Close()
+	defer l.end()
 	stop := context.AfterFunc(ctx, func() { l.Post(func() {}) })
 	defer stop()
 	for ctx.Err() == nil {
