@@ -114,7 +114,7 @@ func (b *Broker) prepare(c *client, p *packet.Connect) (*connecting, packet.Reas
 			k.expiry = forever // such a session has no end of its own (MQTT3 §3.1.2.4)
 		}
 	}
-	if limit := uint32(b.limits.MaxSessionExpiry / time.Second); k.expiry > limit {
+	if limit := b.maxExpiry(); k.expiry > limit {
 		k.expiry, k.capped = limit, true
 	}
 	switch {
@@ -147,6 +147,11 @@ func (b *Broker) prepare(c *client, p *packet.Connect) (*connecting, packet.Reas
 		}
 	}
 	return k, packet.Success
+}
+
+// maxExpiry is the longest Session Expiry Interval that is granted, in seconds.
+func (b *Broker) maxExpiry() uint32 {
+	return uint32(min(int64(b.limits.MaxSessionExpiry/time.Second), forever))
 }
 
 // maxClientID is the longest client identifier, in bytes.
@@ -358,7 +363,7 @@ func (b *Broker) onDisconnect(c *client, body []byte) error {
 		if m.expiry == 0 && d.SessionExpiry != 0 { // [MQTT-3.14.2-2]
 			return protocolError("DISCONNECT sets a session expiry where CONNECT had none")
 		}
-		m.expiry = min(d.SessionExpiry, uint32(b.limits.MaxSessionExpiry/time.Second))
+		m.expiry = min(d.SessionExpiry, b.maxExpiry())
 	}
 	if d.Code == packet.Success {
 		b.end(c, normal)

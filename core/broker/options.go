@@ -52,7 +52,7 @@ type Limits struct {
 	MaxQueuedTransient   int           // the same for a session that ends with its connection; default 1000
 	MaxOutput            int           // bytes that wait for one socket, beyond which QoS 0 is dropped; default 1 MiB
 	ConnectTimeout       time.Duration // from accept to CONNECT; default 5 s
-	MaxSessionExpiry     time.Duration // default 30 days
+	MaxSessionExpiry     time.Duration // default 30 days; from 0xFFFFFFFF seconds on, sessions may last for ever
 	MaxRetained          int           // messages; default 100,000
 	MaxRetainedBytes     int64         // default 16 MiB
 	MatchCacheReferences int           // default 65,536
