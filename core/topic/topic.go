@@ -107,7 +107,7 @@ func CheckFilter(b []byte) error {
 // character like others [MQTT-1.5.4-3], and control characters, which the specification only
 // advises against, pass.
 func ValidString(b []byte) bool {
-	return utf8.Valid(b) && bytes.IndexByte(b, 0) < 0
+	return len(b) == 0 || plain(b) || checkString(b) == nil
 }
 
 // Shared takes the Topic Filter of a Shared Subscription apart (MQTT5 §4.8.2):
@@ -200,27 +200,27 @@ func plain(b []byte) bool {
 	switch n := len(b); {
 	case n < 4: // first, middle and last byte are all there are
 		const filling = 'a' << 24 * (1 + 1<<8 + 1<<16 + 1<<24 + 1<<32)
-		return !suspect(filling | uint64(b[n-1])<<16 | uint64(b[n/2])<<8 | uint64(b[0]))
+		return suspicion(filling|uint64(b[n-1])<<16|uint64(b[n/2])<<8|uint64(b[0])) == 0
 	case n < 8:
-		return !suspect(uint64(binary.LittleEndian.Uint32(b))<<32 | uint64(binary.LittleEndian.Uint32(b[n-4:])))
+		return suspicion(uint64(binary.LittleEndian.Uint32(b))<<32|uint64(binary.LittleEndian.Uint32(b[n-4:]))) == 0
 	}
-	for i := 0; i+8 <= len(b); i += 8 {
-		if suspect(binary.LittleEndian.Uint64(b[i:])) {
-			return false
-		}
+	// The tail first, with some bytes that are seen again, and then whole words.
+	bad := suspicion(binary.LittleEndian.Uint64(b[len(b)-8:]))
+	for len(b) > 8 {
+		bad |= suspicion(binary.LittleEndian.Uint64(b))
+		b = b[8:]
 	}
-	// The tail, with some bytes seen before.
-	return !suspect(binary.LittleEndian.Uint64(b[len(b)-8:]))
+	return bad == 0
 }
 
-// suspect reports whether one of eight bytes is 0, +, # or not ASCII. (x-ones)&^x has the high
-// bit of a byte set if it is the lowest zero byte of x; + and # differ in bit 3 only, so with
-// that bit set one comparison finds both.
-func suspect(x uint64) bool {
+// suspicion is not 0 if one of eight bytes is 0, +, # or not ASCII. (x-ones)&^x has the high bit
+// of a byte set if it is the lowest zero byte of x; + and # differ in bit 3 only, so with that
+// bit set one comparison finds both.
+func suspicion(x uint64) uint64 {
 	const (
 		ones  = 0x0101010101010101
 		highs = 0x8080808080808080
 	)
 	wild := (x | 0x08*ones) ^ '+'*ones
-	return (x|(x-ones)&^x|(wild-ones)&^wild)&highs != 0
+	return (x | (x-ones)&^x | (wild-ones)&^wild) & highs
 }

@@ -55,10 +55,7 @@ func TestNameAndFilterShareTheirStringRules(t *testing.T) {
 			if got := CheckFilter([]byte(tt.topic)); got != tt.want {
 				t.Errorf("CheckFilter = %v, want %v", got, tt.want)
 			}
-			if len(tt.topic) == 0 || len(tt.topic) > MaxLength {
-				return
-			}
-			if got, want := ValidString([]byte(tt.topic)), tt.want == nil; got != want {
+			if got, want := ValidString([]byte(tt.topic)), tt.want != ErrNull && tt.want != ErrNotUTF8; got != want {
 				t.Errorf("ValidString = %v, want %v", got, want)
 			}
 		})
@@ -308,6 +305,17 @@ func FuzzCheckName(f *testing.F) {
 		}
 		if want && CheckFilter(b) != nil {
 			t.Fatalf("CheckFilter(%q) = %v on a valid name", b, CheckFilter(b))
+		}
+	})
+}
+
+func FuzzValidString(f *testing.F) {
+	for _, s := range []string{"", "a", "plain text", "a+b/#", "größe", "\x00", "abcdefgh\x00", "\xED\xA0\x80", "\uFEFF"} {
+		f.Add([]byte(s))
+	}
+	f.Fuzz(func(t *testing.T, b []byte) {
+		if got, want := ValidString(b), utf8.Valid(b) && bytes.IndexByte(b, 0) < 0; got != want {
+			t.Fatalf("ValidString(%q) = %v, want %v", b, got, want)
 		}
 	})
 }
