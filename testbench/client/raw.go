@@ -59,7 +59,12 @@ func (r *Raw) Closed(ctx context.Context) (code packet.ReasonCode, said bool, er
 			}
 			code, said = d.Code, true
 		case h.Type == packet.CONNACK:
-			c, err := packet.ParseConnack(body, r.Version)
+			// One who does not know the version answers in an older form, without properties.
+			v := r.Version
+			if len(body) == 2 {
+				v = packet.V311
+			}
+			c, err := packet.ParseConnack(body, v)
 			if err != nil {
 				return code, said, fmt.Errorf("client: CONNACK: %w", err)
 			}

@@ -29,12 +29,12 @@ var build = sync.OnceValues(func() (string, error) {
 	if err != nil {
 		return "", fmt.Errorf("process: %w", err)
 	}
+	built = dir
 	binary := filepath.Join(dir, "dunlin")
 	cmd := exec.Command("go", "build", "-trimpath", "-buildvcs=false", "-o", binary, "./cmd/dunlin")
 	cmd.Dir = root
 	cmd.Env = append(os.Environ(), "CGO_ENABLED=0")
 	if out, err := cmd.CombinedOutput(); err != nil {
-		os.RemoveAll(dir)
 		return "", fmt.Errorf("process: go build ./cmd/dunlin: %w\n%s", err, out)
 	}
 	return binary, nil
@@ -44,10 +44,13 @@ var build = sync.OnceValues(func() (string, error) {
 // Cleanup before that ends.
 func Binary() (string, error) { return build() }
 
-// Cleanup removes what Binary built. TestMain calls it behind the tests.
+// built is the folder that build has made, "" if none.
+var built string
+
+// Cleanup removes what Binary has built. TestMain calls it behind the tests.
 func Cleanup() {
-	if path, err := build(); err == nil && os.Getenv(BinaryVariable) == "" {
-		os.RemoveAll(filepath.Dir(path))
+	if built != "" {
+		os.RemoveAll(built)
 	}
 }
 
@@ -71,8 +74,8 @@ type Uplink struct {
 	Window   int // messages in flight; the default if 0
 }
 
-// Rule is a rule of an Uplink: what matches From goes to To. Its QoS is that of the message, at
-// most QoS.
+// Rule is a rule of an Uplink: what matches From goes to To, "" = where it came from. Its QoS is
+// that of the message, at most QoS.
 type Rule struct {
 	From, To string
 	QoS      int
@@ -124,7 +127,7 @@ func (g Gateway) yaml() string {
 		fmt.Fprintf(&b, "    endpoints: [%q]\n", u.Endpoint)
 		fmt.Fprintf(&b, "    client_id: %q\n", u.ClientID)
 		// A test has no minute to wait for the link.
-		fmt.Fprintf(&b, "    backoff: {min: 100ms, max: 500ms, stable: 1s}\n")
+		fmt.Fprintf(&b, "    backoff: {min: 100ms, max: 1s, stable: 1s}\n")
 		if u.Window > 0 {
 			fmt.Fprintf(&b, "    limits: {max_in_flight: %d}\n", u.Window)
 		}
@@ -140,6 +143,10 @@ func rules(b *strings.Builder, key string, rules []Rule) {
 	}
 	fmt.Fprintf(b, "    %s:\n", key)
 	for _, r := range rules {
-		fmt.Fprintf(b, "      - {from: %q, to: %q, qos: %d}\n", r.From, r.To, r.QoS)
+		to := ""
+		if r.To != "" {
+			to = fmt.Sprintf(", to: %q", r.To)
+		}
+		fmt.Fprintf(b, "      - {from: %q%s, qos: %d}\n", r.From, to, r.QoS)
 	}
 }
