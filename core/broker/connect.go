@@ -43,6 +43,9 @@ func (b *Broker) onConnect(c *client, body []byte) error {
 	if err != nil {
 		return err
 	}
+	if p.Version == packet.V31 {
+		return &packet.Error{Code: packet.UnsupportedProtocolVersion, Detail: "MQTT 3.1 is not spoken here, 3.1.1 and 5.0 are"}
+	}
 	k, code := b.prepare(c, &p)
 	if code != packet.Success {
 		b.refuseConnect(c, k, code, "")
@@ -120,8 +123,7 @@ func (b *Broker) prepare(c *client, p *packet.Connect) (*connecting, packet.Reas
 	switch {
 	case p.AuthMethod != nil:
 		return k, packet.BadAuthenticationMethod // none is offered
-	case k.clientID == "" && p.Version == packet.V31,
-		k.clientID == "" && p.Version < packet.V5 && !p.CleanStart: // [MQTT-3.1.3-8] of 3.1.1
+	case k.clientID == "" && p.Version < packet.V5 && !p.CleanStart: // [MQTT-3.1.3-8] of 3.1.1
 		return k, packet.ClientIdentifierNotValid
 	case len(k.clientID) > maxClientID, isOutbox(k.clientID):
 		return k, packet.ClientIdentifierNotValid

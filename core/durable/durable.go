@@ -110,6 +110,7 @@ const (
 	DroppedFull     // the queue's bound
 	DroppedDenied   // the receiver may no longer read the topic
 	DroppedEnded    // its session ended
+	DroppedDamaged  // the medium gave back something else than was written
 )
 
 // Completion answers an operation that carried a Token. Operations complete in any order.

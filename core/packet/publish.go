@@ -56,48 +56,66 @@ const publishSet = travellingSet | 1<<propMessageExpiry | 1<<propTopicAlias | 1<
 // Identifier may repeat, as servers send it; HasSubID is for a server to refuse it
 // [MQTT-3.3.4-6]. It never panics, whatever the input. It does not allocate.
 func ParsePublish(body []byte, flags byte, v Version) (p Publish, err error) {
-	if fault := publishFlagsFault(flags); fault != nil {
-		return Publish{}, fault
+	err = p.Parse(body, flags, v)
+	return p, err
+}
+
+// Parse is ParsePublish into p, whatever p held before: a loop that parses one PUBLISH after the
+// other into the same place saves a third of the time, which goes into moving the result.
+func (p *Publish) Parse(body []byte, flags byte, v Version) error {
+	*p = Publish{}
+	if err := p.parse(body, flags, v); err != nil {
+		*p = Publish{}
+		return err
 	}
-	if len(body) < 2 {
-		return Publish{}, errTruncated
+	return nil
+}
+
+func (p *Publish) parse(b []byte, flags byte, v Version) *Error {
+	if fault := firstByteFault[byte(PUBLISH)<<4|flags&0x0F]; fault != nil {
+		return fault
 	}
-	end := 2 + int(binary.BigEndian.Uint16(body))
-	if end > len(body) {
-		return Publish{}, errTruncated
+	if len(b) < 2 {
+		return errTruncated
 	}
-	name, rest := body[2:end:end], body[end:]
-	if end > 2 {
+	end := 2 + int(binary.BigEndian.Uint16(b))
+	if end > len(b) {
+		return errTruncated
+	}
+	name := b[2:end:end]
+	if len(name) > 0 {
 		if err := topic.CheckName(name); err != nil {
-			return Publish{}, topicFault(err)
+			return topicFault(err)
 		}
 	} else if v < V5 {
-		return Publish{}, errTopicEmpty
-	}
-	qos := QoS(flags >> shiftQoS & 3)
-	if qos > 0 {
-		id, behind, fault := cutID(rest)
-		if fault != nil {
-			return Publish{}, fault
-		}
-		p.ID, rest = id, behind
+		return errTopicEmpty
 	}
 	p.Topic = name
-	p.QoS = qos
+	b = b[end:]
+	if qos := QoS(flags >> shiftQoS & 3); qos > 0 {
+		if len(b) < 2 {
+			return errTruncated
+		}
+		p.QoS = qos
+		p.ID = ID(binary.BigEndian.Uint16(b))
+		if p.ID == 0 {
+			return errPacketID
+		}
+		b = b[2:]
+	}
 	p.Retain = flags&flagRetain != 0
 	p.Dup = flags&flagDup != 0
 	if v >= V5 {
-		behind, fault := p.parseProperties(rest)
-		if fault != nil {
-			return Publish{}, fault
+		var err *Error
+		if b, err = p.parseProperties(b); err != nil {
+			return err
 		}
 		if len(name) == 0 && !p.HasTopicAlias {
-			return Publish{}, errTopicMissing
+			return errTopicMissing
 		}
-		rest = behind
 	}
-	p.Payload = rest[:len(rest):len(rest)]
-	return p, nil
+	p.Payload = b[:len(b):len(b)]
+	return nil
 }
 
 // parseProperties decodes the property block at the start of b and returns what follows it.

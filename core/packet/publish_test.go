@@ -284,6 +284,20 @@ func BenchmarkParsePublish(b *testing.B) {
 				}
 			}
 		})
+		b.Run(fmt.Sprintf("%s/128_B/in_place", bb.name), func(b *testing.B) {
+			bb.p.Topic, bb.p.Payload = []byte("site/7/line/3/temperature"), bytes.Repeat([]byte("x"), 128)
+			packet, _ := AppendPublish(nil, &bb.p, bb.v)
+			h, n, _ := ParseHeader(packet)
+			body := packet[n:]
+			var p Publish
+			b.ReportAllocs()
+			b.SetBytes(int64(len(packet)))
+			for b.Loop() {
+				if err := p.Parse(body, h.Flags, bb.v); err != nil || len(p.Payload) != 128 {
+					b.Fatal(err)
+				}
+			}
+		})
 	}
 }
 
