@@ -56,6 +56,8 @@ type Broker struct {
 
 	waiting   map[waitKey]*publishing // QoS 2 messages of clients that are not committed yet
 	handbacks handbacks
+	undecided int       // bytes of messages that wait for a durable destination
+	throttled []*client // reading from them rests
 
 	wills    []*message.Message // to be published at the end of the turn
 	sweeping bool               // a timer looks for expired retained messages
@@ -219,6 +221,7 @@ func (h handler) Ended(k *conn.Conn, err error) {
 // TurnEnds publishes the wills of the turn and hands what was collected to the writers.
 func (h handler) TurnEnds() {
 	b := h.Broker
+	b.unthrottle()
 	for len(b.wills) > 0 {
 		wills := b.wills
 		b.wills = nil

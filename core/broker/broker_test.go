@@ -209,3 +209,30 @@ func TestTakeoverTellsTheOldConnection(t *testing.T) {
 		t.Fatalf("got %v, %v", d.Code, err)
 	}
 }
+
+func TestReadingRestsWhileTooMuchIsOwed(t *testing.T) {
+	x := start(t)
+	sub, _ := x.connect(packet.V311, "sub", lasting)
+	sub.subscribe("a", 1)
+	sub.net.Close()
+	pub, _ := x.connect(packet.V311, "pub")
+	x.store.hold()
+	const n = 3 * throttleAt
+	for i := range n {
+		pub.publish("a", "x", 1, packet.ID(i+1))
+	}
+	other, _ := x.connect(packet.V311, "other")
+	other.nothing()
+	other.nothing()
+	s, err := x.b.Snapshot(t.Context())
+	if err != nil || s.Received > 2*throttleAt {
+		t.Fatalf("%d messages were read, %v; want about %d", s.Received, err, throttleAt)
+	}
+	x.store.release(nil)
+	for i := range n {
+		a, err := packet.ParseAck(packet.PUBACK, pub.expect(packet.PUBACK), packet.V311)
+		if err != nil || int(a.ID) != i+1 {
+			t.Fatalf("answer %d has id %d, %v", i+1, a.ID, err)
+		}
+	}
+}

@@ -10,13 +10,6 @@ import (
 	"dunlin/core/session"
 )
 
-// throttleAt is how many answers a client may be owed before reading from it rests, throttleOff
-// when it goes on. A 5.0 client is stopped by its Receive Maximum before.
-const (
-	throttleAt  = 1000
-	throttleOff = 500
-)
-
 // publication is one Application Message on its way through a publish.
 type publication struct {
 	packet.Publish                  // Properties are those that travel
@@ -82,8 +75,7 @@ func (b *Broker) onPublish(c *client, flags byte, body []byte) error {
 		op.member = c.member
 	}
 	b.publish(&pub, op)
-	if c.acks.len() >= throttleAt {
-		c.throttled = true
+	if b.throttle(c) {
 		return conn.ErrPaused
 	}
 	return nil
@@ -155,6 +147,7 @@ func (b *Broker) publish(pub *publication, op *publishing) {
 		b.retain(pub)
 	}
 	b.hand(pub, op)
+	op.msg = pub.msg
 	b.begin(op, matched)
 }
 
@@ -235,7 +228,7 @@ func (b *Broker) append(pub *publication, op *publishing) {
 		}
 	}
 	seq := b.store.Append(a, t)
-	op.msg, op.seq = a.Message, seq
+	op.seq = seq
 	for i := range b.targets {
 		t := &b.targets[i]
 		t.m.state.Took(seq, t.qos, t.id)

@@ -23,6 +23,7 @@ type publishing struct {
 	qos    packet.QoS
 	owing  bool   // the answer is among the client's acks
 	owed   uint64 // its number there
+	size   int    // bytes, while it waits
 	done   func(error)
 
 	// What follows the commit.
@@ -64,6 +65,8 @@ func (b *Broker) publishing() *publishing {
 func (b *Broker) begin(op *publishing, matched bool) {
 	switch {
 	case op.waits > 0:
+		op.size = overhead + len(op.msg.Topic) + len(op.msg.Properties) + len(op.msg.Payload)
+		b.undecided += op.size
 		b.owe(op, op.client)
 		if op.member != nil {
 			b.waiting[waitKey{op.member, op.id}] = op
@@ -139,6 +142,7 @@ func (op *publishing) settle(err error) {
 
 // finish answers whoever waits.
 func (b *Broker) finish(op *publishing, code packet.ReasonCode) {
+	b.undecided -= op.size
 	refused := code >= packet.UnspecifiedError
 	if op.member != nil {
 		delete(b.waiting, waitKey{op.member, op.id})
@@ -197,9 +201,42 @@ func (b *Broker) sendAcks(c *client) {
 		}
 		b.sendAck(c, ackType(k.qos), k.id, k.code)
 	}
-	if c.throttled && c.acks.len() <= throttleOff {
-		c.throttled = false
-		b.loop.Resume(c.conn)
+}
+
+// Reading from a publisher rests while it is owed throttleAt answers, or while maxUndecided
+// bytes of messages of all publishers wait for the disk; it goes on at half of that.
+const (
+	throttleAt   = 1000
+	maxUndecided = 4 << 20
+	overhead     = 256 // bytes that a message costs beside its own
+)
+
+// throttle says whether reading from a client has to rest.
+func (b *Broker) throttle(c *client) bool {
+	if c.acks.len() < throttleAt && b.undecided < maxUndecided || c.acks.len() == 0 {
+		return false
+	}
+	c.throttled = true
+	b.throttled = append(b.throttled, c)
+	return true
+}
+
+// unthrottle reads on from those who have rested long enough.
+func (b *Broker) unthrottle() {
+	if len(b.throttled) == 0 || b.undecided > maxUndecided/2 {
+		return
+	}
+	resting := b.throttled
+	b.throttled = nil
+	for _, c := range resting {
+		switch {
+		case c.ended:
+		case c.acks.len() > throttleAt/2:
+			b.throttled = append(b.throttled, c)
+		default:
+			c.throttled = false
+			b.loop.Resume(c.conn)
+		}
 	}
 }
 

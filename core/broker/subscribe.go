@@ -190,6 +190,7 @@ func (b *Broker) sendOneRetained(m *member, msg *message.Message, w *wanted) {
 		pub.Retain = false // it is retained already: this is for the one session
 		op := b.publishing()
 		b.hand(&pub, op)
+		op.msg = pub.msg
 		b.begin(op, true)
 	}
 }
