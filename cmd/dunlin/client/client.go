@@ -228,6 +228,13 @@ func (c *Client) SessionPresent() bool { return c.connack.SessionPresent }
 // Done is closed when the connection has ended.
 func (c *Client) Done() <-chan struct{} { return c.done }
 
+// Err returns why the connection has ended, nil before Done is closed.
+func (c *Client) Err() error {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	return c.err
+}
+
 // Publish sends a message. At QoS 0 it returns when the message is written. At QoS 1 and 2 it
 // first waits until fewer than a window of messages are unacknowledged, and returns when the
 // message is written: Flush waits for the acknowledgements.
@@ -365,7 +372,10 @@ func (c *Client) Close() error {
 		err = c.write(c.out)
 	}
 	c.mu.Unlock()
-	err = errors.Join(err, c.conn.Close())
+	// The broker may be quick to close, and the reader then has done so, too.
+	if closed := c.conn.Close(); err == nil && !errors.Is(closed, net.ErrClosed) {
+		err = closed
+	}
 	c.reader.Wait()
 	return err
 }

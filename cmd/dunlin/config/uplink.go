@@ -1,8 +1,11 @@
 package config
 
 import (
+	"bytes"
 	"crypto/tls"
 	"crypto/x509"
+	"fmt"
+	"io"
 	"math"
 	"math/bits"
 	"net/url"
@@ -85,6 +88,34 @@ func (s Spool) Bound(folder string) (int64, error) {
 	}
 	return max(bound, minSpool), nil
 }
+
+// Password returns the first line of PasswordFile, nil if there is none.
+func (u *Uplink) Password() ([]byte, error) {
+	if u.PasswordFile == "" {
+		return nil, nil
+	}
+	f, err := os.Open(u.PasswordFile)
+	if err != nil {
+		return nil, fmt.Errorf("the password of uplink %s cannot be read: %w", u.Name, err)
+	}
+	defer f.Close()
+	text, err := io.ReadAll(io.LimitReader(f, maxPassword+2))
+	if err != nil {
+		return nil, fmt.Errorf("the password of uplink %s cannot be read: %w", u.Name, err)
+	}
+	line, _, _ := bytes.Cut(text, []byte("\n"))
+	line = bytes.TrimSuffix(line, []byte("\r"))
+	switch {
+	case len(line) == 0:
+		return nil, fmt.Errorf("the password of uplink %s is missing: the first line of %s is empty", u.Name, u.PasswordFile)
+	case len(line) > maxPassword:
+		return nil, fmt.Errorf("the password of uplink %s is too long: the first line of %s has more than %d bytes", u.Name, u.PasswordFile, maxPassword)
+	}
+	return line, nil
+}
+
+// maxPassword is the longest password that a CONNECT can carry, in bytes (MQTT5 §1.5.6).
+const maxPassword = math.MaxUint16
 
 // minSpool is the smallest spool: the pages of an empty file and some room.
 const minSpool = MiB
