@@ -139,7 +139,7 @@ func (d *decoder) pairs(n *yaml.Node, f func(key string, k, v *yaml.Node)) {
 			continue
 		}
 		if other := first[k.Value]; other != nil {
-			d.fail(k, "the key %q is repeated; it stands in line %d already", k.Value, other.Line)
+			d.fail(k, "the key %.80q is repeated; it stands in line %d already", k.Value, other.Line)
 			continue
 		}
 		first[k.Value] = k
@@ -156,10 +156,10 @@ func (d *decoder) unknown(k *yaml.Node, key string, fields []field) {
 		}
 	}
 	if near := nearest(key, names); near != "" {
-		d.fail(k, "unknown key %q; did you mean %q?", key, near)
+		d.fail(k, "unknown key %.80q; did you mean %q?", key, near)
 		return
 	}
-	d.fail(k, "unknown key %q; allowed: %s", key, strings.Join(names, ", "))
+	d.fail(k, "unknown key %.80q; allowed: %s", key, strings.Join(names, ", "))
 }
 
 // list reads a sequence into dst, which it replaces; read gets a node and the item to fill.
@@ -267,16 +267,16 @@ func (d *decoder) whole(dst *int, low, high int) func(*yaml.Node) {
 		if !ok {
 			return
 		}
-		i, err := strconv.Atoi(strings.ReplaceAll(s, "_", ""))
+		i, err := strconv.ParseInt(strings.ReplaceAll(s, "_", ""), 10, 64)
 		if err != nil {
 			d.fail(n, "%.80q is not a whole number; allowed: %s", s, allowed)
 			return
 		}
-		if i < low || i > high {
+		if i < int64(low) || i > int64(high) {
 			d.fail(n, "%d is out of range; allowed: %s", i, allowed)
 			return
 		}
-		*dst = i
+		*dst = int(i)
 	}
 }
 

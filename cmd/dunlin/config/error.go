@@ -25,6 +25,8 @@ func (e *Error) Error() string {
 	switch {
 	case e.Origin != "":
 		return e.Origin + ": " + e.Text
+	case e.Line == 0 && e.File == "":
+		return e.Text
 	case e.Line == 0:
 		return e.File + ": " + e.Text
 	}

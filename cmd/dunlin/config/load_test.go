@@ -114,6 +114,32 @@ func TestSecretsThatEverybodyCanReadAreWarnedOf(t *testing.T) {
 	}
 }
 
+func TestPasswordOfAnUplinkIsTheFirstLine(t *testing.T) {
+	folder := t.TempDir()
+	for _, tt := range []struct{ name, text, want, err string }{
+		{"one line", "secret\n", "secret", ""},
+		{"no line break", " s p ", " s p ", ""},
+		{"written on Windows", "secret\r\nnotes\n", "secret", ""},
+		{"longest", strings.Repeat("x", maxPassword) + "\n", strings.Repeat("x", maxPassword), ""},
+		{"too long", strings.Repeat("x", maxPassword+1), "", "the password of uplink a is too long: the first line of " + folder + "/p has more than 65535 bytes"},
+		{"empty", "\nsecret\n", "", "the password of uplink a is missing: the first line of " + folder + "/p is empty"},
+	} {
+		t.Run(tt.name, func(t *testing.T) {
+			u := Uplink{Name: "a", PasswordFile: write(t, folder, "p", tt.text, 0o600)}
+			got, err := u.Password()
+			if string(got) != tt.want || err == nil != (tt.err == "") || err != nil && err.Error() != tt.err {
+				t.Errorf("got %.20q, %v; want %.20q, %s", got, err, tt.want, tt.err)
+			}
+		})
+	}
+	if got, err := (&Uplink{}).Password(); got != nil || err != nil {
+		t.Errorf("without a file: %q, %v", got, err)
+	}
+	if _, err := (&Uplink{Name: "a", PasswordFile: folder + "/none"}).Password(); !errors.Is(err, fs.ErrNotExist) {
+		t.Errorf("missing file: %v", err)
+	}
+}
+
 func TestUnreadableFileIsSaidInWords(t *testing.T) {
 	_, err := Load(filepath.Join(t.TempDir(), "x.yaml"), Overrides{})
 	if !errors.Is(err, fs.ErrNotExist) || !strings.HasPrefix(err.Error(), "the configuration cannot be read: open ") {

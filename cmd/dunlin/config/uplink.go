@@ -83,8 +83,9 @@ func (s Spool) Bound(folder string) (int64, error) {
 	if err := unix.Statfs(folder, &st); err != nil {
 		return 0, &os.PathError{Op: "statfs", Path: folder, Err: err}
 	}
-	if quarter := st.Blocks / 4; quarter < uint64(bound)/uint64(st.Bsize) {
-		bound = int64(quarter) * int64(st.Bsize)
+	// In this order nothing overflows, whatever a file system says of itself.
+	if quarter, block := st.Blocks/4, uint64(max(st.Bsize, 1)); quarter < uint64(bound)/block {
+		bound = int64(quarter * block)
 	}
 	return max(bound, minSpool), nil
 }
