@@ -124,6 +124,22 @@ func TestPublishIsRefused(t *testing.T) {
 	}
 }
 
+func TestPublishParsedInPlaceForgetsTheOneBefore(t *testing.T) {
+	var p Publish
+	if err := p.Parse([]byte(str("a")+"\x00\x01"+sized("\x08"+str("r")+"\x02\x00\x00\x00\x05"+user("k", "v"))+"hi"), 0x0B, V5); err != nil {
+		t.Fatal(err)
+	}
+	if err := p.Parse([]byte(str("b")), 0, V311); err != nil {
+		t.Fatal(err)
+	}
+	if want := (Publish{Topic: []byte("b"), Payload: []byte{}}); !reflect.DeepEqual(p, want) {
+		t.Errorf("parsed %+v, want %+v", p, want)
+	}
+	if err := p.Parse(nil, 0, V311); err == nil || !reflect.DeepEqual(p, Publish{}) {
+		t.Errorf("%+v beside the error %v", p, err)
+	}
+}
+
 func TestTopicAliasZeroIsReported(t *testing.T) {
 	p, err := ParsePublish([]byte(str("a")+sized("\x23\x00\x00")), 0, V5)
 	if err != nil || !p.HasTopicAlias || p.TopicAlias != 0 {
