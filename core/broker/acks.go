@@ -8,6 +8,7 @@ type acks struct {
 	first uint64 // number of owed[head]
 	head  int
 	owed  []ack
+	qos1  int // how many of them are PUBACKs
 }
 
 type ack struct {
@@ -27,6 +28,9 @@ func (a *acks) add(id packet.ID, qos packet.QoS) uint64 {
 		a.head = 0
 	}
 	a.owed = append(a.owed, ack{id: id, qos: qos})
+	if qos == 1 {
+		a.qos1++
+	}
 	return a.first + uint64(a.len()) - 1
 }
 
@@ -44,6 +48,9 @@ func (a *acks) next() (ack, bool) {
 	k := a.owed[a.head]
 	a.head++
 	a.first++
+	if k.qos == 1 {
+		a.qos1--
+	}
 	if a.head == len(a.owed) {
 		a.head = 0
 		a.owed = a.owed[:0]

@@ -113,7 +113,7 @@ func (b *Broker) Completer() durable.Completer { return completer{b} }
 // Listen adds a listening socket before Run; ln may be closed after.
 func (b *Broker) Listen(ln net.Listener, o *Listener) error { return b.loop.Listen(ln, o) }
 
-// Run serves until the context ends. The store must be open until it returns.
+// Run serves until the context ends. The store must work from before it until it has returned.
 func (b *Broker) Run(ctx context.Context) error {
 	b.startOutboxes()
 	return b.loop.Run(ctx)

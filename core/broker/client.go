@@ -16,18 +16,17 @@ type client struct {
 	member   *member       // nil until CONNECT is accepted
 	seen     time.Duration // when its last packet came
 
-	version     packet.Version
-	connecting  bool // a CONNECT waits for authentication or its commit
-	accepted    bool // CONNACK was sent
-	ended       bool
-	throttled   bool // reading rests until acknowledgements have left
-	noProblems  bool // Request Problem Information is 0
-	keepAlive   time.Duration
-	maxPacket   uint32 // the client's Maximum Packet Size, 0 = no limit
-	acks        acks
-	pendingID   string // client identifier of a CONNECT that waits
-	grant       *access.Grant
-	incomingQoS int // QoS 1 and 2 of the client that are not acknowledged to the end
+	version    packet.Version
+	connecting bool // a CONNECT waits for authentication or its commit
+	accepted   bool // CONNACK was sent
+	ended      bool
+	throttled  bool // reading rests until acknowledgements have left
+	noProblems bool // Request Problem Information is 0
+	keepAlive  time.Duration
+	maxPacket  uint32 // the client's Maximum Packet Size, 0 = no limit
+	acks       acks
+	pendingID  string // client identifier of a CONNECT that waits
+	grant      *access.Grant
 }
 
 // how a connection ends.

@@ -342,6 +342,9 @@ func (b *Broker) welcome(e *entering) {
 	}
 	b.sendConnack(c, &a)
 	b.log.Debug("client connected", "client_id", m.clientID, "user", m.identity.User, "version", int(c.version), "session_present", e.present)
+	if silence := c.keepAlive + c.keepAlive/2; silence > 0 && silence < b.limits.ConnectTimeout {
+		b.loop.At(b.loop.Now()+silence, c) // the timer of the CONNECT would be too late
+	}
 	m.state.Connect(k.receiveMax)
 	m.state.Releases(func(id packet.ID) { b.sendAck(c, packet.PUBREL, id, packet.Success) })
 	b.pump(m)

@@ -208,12 +208,6 @@ func (b *Broker) restoreSessions(o Options) {
 		}
 		b.restoreSession(r)
 	}
-	for id, x := range outboxes {
-		if x.number == 0 {
-			x.number = b.store.NextSession()
-			b.store.PutSession(&durable.Session{Number: x.number, ClientID: id, Expiry: forever}, 0)
-		}
-	}
 }
 
 func (b *Broker) restoreSession(r *durable.Restored) {

@@ -51,9 +51,13 @@ func (o *outbox) restore(r *durable.Restored) {
 	o.behind = r.Pending > 0
 }
 
-// startOutboxes hands over what was restored.
+// startOutboxes makes the sessions of new outboxes and hands over what was restored of others.
 func (b *Broker) startOutboxes() {
 	for _, o := range b.outboxes {
+		if o.number == 0 {
+			o.number = b.store.NextSession()
+			b.store.PutSession(&durable.Session{Number: o.number, ClientID: outboxClientID(o.Name()), Expiry: forever}, 0)
+		}
 		if o.behind {
 			b.loop.Post(func() { o.catchUp(b) })
 		}

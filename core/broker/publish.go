@@ -49,10 +49,8 @@ func (b *Broker) onPublish(c *client, flags byte, body []byte) error {
 			return nil
 		}
 	}
-	if p.QoS > 0 {
-		if c.version == packet.V5 && c.acks.len()+c.member.state.IncomingCount() > b.limits.ReceiveMaximum {
-			return &packet.Error{Code: packet.ReceiveMaximumExceeded, Detail: "more PUBLISH packets in flight than the receive maximum"}
-		}
+	if c.version == packet.V5 && b.unanswered(c, p.QoS) > b.limits.ReceiveMaximum { // [MQTT-3.3.4-7]
+		return &packet.Error{Code: packet.ReceiveMaximumExceeded, Detail: "more PUBLISH packets in flight than the receive maximum"}
 	}
 	code := b.checkTopic(p.Topic)
 	pub := publication{Publish: p, publisher: c.member.clientID}
@@ -79,6 +77,16 @@ func (b *Broker) onPublish(c *client, flags byte, body []byte) error {
 		return conn.ErrPaused
 	}
 	return nil
+}
+
+// unanswered is how many PUBLISH packets of the client are in flight: QoS 1 until its PUBACK,
+// QoS 2 until its PUBCOMP. qos is that of the one that has just come.
+func (b *Broker) unanswered(c *client, qos packet.QoS) int {
+	n := c.acks.qos1 + c.member.state.IncomingCount()
+	if qos == 1 {
+		n++
+	}
+	return n
 }
 
 // repeated answers a QoS 2 PUBLISH that came again: delivered once is enough [MQTT-4.3.3-10].
