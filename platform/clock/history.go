@@ -61,6 +61,13 @@ func (h *History) Boots() []Boot {
 	return slices.Clone(h.boots)
 }
 
+// Oldest returns the number of the oldest known boot; earlier ones are forgotten.
+func (h *History) Oldest() uint32 {
+	h.mu.Lock()
+	defer h.mu.Unlock()
+	return h.boots[0].Number
+}
+
 // refresh brings the current boot up to date.
 func (h *History) refresh() *Boot {
 	b := &h.boots[len(h.boots)-1]

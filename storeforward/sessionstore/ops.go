@@ -1,0 +1,276 @@
+package sessionstore
+
+import (
+	"cmp"
+	"slices"
+	"time"
+
+	"dunlin/core/durable"
+	"dunlin/core/message"
+	"dunlin/core/packet"
+)
+
+// Append queues a message for its receivers and returns its number. Receivers must have been put;
+// an ended or unknown one is ignored. It is answered after the commit, also when every receiver
+// was Done with it before and nothing of it was written. Without a token it goes with the next
+// commit, within a second; a Lazy one within a minute.
+//
+// It returns 0, and answers with ErrFull, if too much waits for the disk.
+func (s *Store) Append(a durable.Append, k durable.Token) durable.Seq {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if s.closing {
+		return 0
+	}
+	size := messageBytes(a.Message)
+	if s.queued > 0 && s.queued+int64(size) > s.opts.MaxQueued {
+		t := s.want(0)
+		if k != 0 {
+			t.done = append(t.done, durable.Completion{Token: k, Err: ErrFull})
+		}
+		return 0
+	}
+	d := delay(k)
+	if a.Lazy {
+		d = lazyDelay
+	}
+	t := s.want(d)
+	s.seq++
+	seq := s.seq
+	if k != 0 {
+		t.done = append(t.done, durable.Completion{Token: k, Seq: seq})
+	}
+	if a.Retained {
+		s.charge(t, t.retain(a.Message, k == 0))
+	}
+	p := pending{seq: seq, m: a.Message, from: len(t.receivers)}
+	for i := range a.Receivers {
+		r := &a.Receivers[i]
+		q := s.sessions[r.Session]
+		if q == nil || q.queue.Last() >= seq {
+			continue // ended, or named twice
+		}
+		q.queue.Push(seq)
+		q.ledger.Accepted++
+		if r.PacketID != 0 {
+			q.sent(seq, r.PacketID)
+		}
+		t.receivers = append(t.receivers, receiver{Receiver: *r})
+		t.receivers[len(t.receivers)-1].SubscriptionIDs = slices.Clone(r.SubscriptionIDs)
+	}
+	p.to = len(t.receivers)
+	p.live = p.to - p.from
+	if q := s.sessions[a.Publisher]; q != nil && a.PublisherID != 0 && !slices.Contains(q.incoming, a.PublisherID) {
+		q.incoming = append(q.incoming, a.PublisherID)
+		s.touch(q)
+		p.publisher, p.publisherID = q, a.PublisherID
+	}
+	if p.live > 0 || p.publisher != nil {
+		// In the order of the sessions: small differences in the record, and quick to find.
+		slices.SortFunc(t.receivers[p.from:p.to], func(a, b receiver) int { return cmp.Compare(a.Session, b.Session) })
+		t.appends = append(t.appends, p)
+		s.sweeper.came(seq, p.live)
+		s.charge(t, size+16*p.live)
+	}
+	t.ops++
+	return seq
+}
+
+// delay is how long an operation may stay unsaved: nobody waits for one without a token.
+func delay(k durable.Token) time.Duration {
+	if k == 0 {
+		return ackDelay
+	}
+	return 0
+}
+
+// messageBytes is about what a message takes on disk.
+func messageBytes(m *message.Message) int {
+	return 48 + len(m.Topic) + len(m.Properties) + len(m.Payload) + len(m.Publisher)
+}
+
+func (s *Store) charge(t *txn, bytes int) {
+	t.bytes += bytes
+	s.queued += int64(bytes)
+}
+
+// PutSession creates or replaces the record of a session. It copies what it needs. If it is
+// answered with an error, the record is not on disk yet, but goes with the next commit that works:
+// the caller ends a session that it does not want any more.
+func (s *Store) PutSession(r *durable.Session, k durable.Token) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if s.closing {
+		return
+	}
+	q := s.sessions[r.Number]
+	if q == nil {
+		q = &session{number: r.Number, high: s.seq}
+		s.sessions[r.Number] = q
+		s.numbered = max(s.numbered, r.Number)
+	}
+	if q.record == nil {
+		s.recorded = append(s.recorded, q)
+	}
+	q.record = appendSession(nil, seqKey(r.Number), r)
+	s.answer(k)
+}
+
+// answer asks for a commit, and for a completion after it if k is a token.
+func (s *Store) answer(k durable.Token) {
+	t := s.want(delay(k))
+	if k != 0 {
+		t.done = append(t.done, durable.Completion{Token: k})
+		t.ops++
+	}
+}
+
+// EndSession forgets a session and what is queued for it; that is counted as DroppedEnded. The
+// number is unknown from the call on.
+func (s *Store) EndSession(n durable.SessionNumber, k durable.Token) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if s.closing {
+		return
+	}
+	if q := s.sessions[n]; q != nil {
+		s.sweeper.leftAll(&q.queue)
+		if s.open != nil {
+			for i := range s.open.appends {
+				s.open.takeOut(i, n)
+			}
+		}
+		if dropped := q.queue.Len(); dropped > 0 {
+			q.ledger.count(durable.DroppedEnded, uint64(dropped))
+		}
+		s.total.Add(&q.ledger)
+		s.totalDirty = true
+		delete(s.sessions, n)
+		q.ended = true
+		s.ended = append(s.ended, n)
+		if q.read != nil {
+			s.release(q.read)
+		}
+	}
+	s.answer(k)
+}
+
+// Done takes a message out of a queue. It is saved with the next commit, after a second at the
+// latest. A message that is not in the queue is ignored.
+func (s *Store) Done(n durable.SessionNumber, seq durable.Seq, o durable.Outcome) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if q := s.sessions[n]; q != nil && !s.closing {
+		s.finish(q, seq, o)
+	}
+}
+
+// finish takes seq out of q's queue, and out of its record if that is not written yet.
+func (s *Store) finish(q *session, seq durable.Seq, o durable.Outcome) {
+	if !q.done(seq, o) {
+		return
+	}
+	q.unsend(seq)
+	s.sweeper.left(seq)
+	if t := s.open; t != nil {
+		if i, found := slices.BinarySearchFunc(t.appends, seq, func(p pending, seq durable.Seq) int { return cmp.Compare(p.seq, seq) }); found {
+			t.takeOut(i, q.number)
+		}
+	}
+	s.acknowledge(q)
+}
+
+// acknowledge notes a change of q that nobody waits for.
+func (s *Store) acknowledge(q *session) {
+	s.touch(q)
+	s.acks++
+	if s.acks >= maxAcks {
+		s.want(0)
+	} else {
+		s.want(ackDelay)
+	}
+}
+
+// touch notes that q's cursor has to be written.
+func (s *Store) touch(q *session) {
+	if !q.dirty {
+		q.dirty = true
+		s.dirty = append(s.dirty, q)
+	}
+}
+
+// Sent notes the packet id under which a QoS 2 message is about to leave (MQTT5 §4.3.3); the
+// PUBLISH leaves after its completion.
+func (s *Store) Sent(n durable.SessionNumber, seq durable.Seq, id packet.ID, k durable.Token) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if s.closing {
+		return
+	}
+	if q := s.sessions[n]; q != nil && q.queue.Contains(seq) {
+		q.sent(seq, id)
+		s.touch(q)
+	}
+	s.answer(k)
+}
+
+// Received notes a PUBREC: the message is done, its id is not; the PUBREL leaves after its
+// completion.
+func (s *Store) Received(n durable.SessionNumber, seq durable.Seq, id packet.ID, k durable.Token) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if s.closing {
+		return
+	}
+	if q := s.sessions[n]; q != nil {
+		q.received(id)
+		s.touch(q)
+		s.finish(q, seq, durable.Delivered)
+	}
+	s.answer(k)
+}
+
+// Completed notes a PUBCOMP: id is free.
+func (s *Store) Completed(n durable.SessionNumber, id packet.ID) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if q := s.sessions[n]; q != nil && !s.closing && q.free(id) {
+		s.acknowledge(q)
+	}
+}
+
+// Release notes the client's PUBREL of an incoming id; the PUBCOMP leaves after its completion.
+func (s *Store) Release(n durable.SessionNumber, id packet.ID, k durable.Token) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if s.closing {
+		return
+	}
+	if q := s.sessions[n]; q != nil {
+		if i := slices.Index(q.incoming, id); i >= 0 {
+			q.incoming = slices.Delete(q.incoming, i, i+1)
+			s.touch(q)
+		}
+	}
+	s.answer(k)
+}
+
+// NextSession returns a session number that was never given before. It is used up with the first
+// commit after it.
+func (s *Store) NextSession() durable.SessionNumber {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	s.numbered++
+	return s.numbered
+}
+
+// Flush hands what was collected to the writer and returns at once. What comes while the writer
+// is about to begin a transaction may still join it.
+func (s *Store) Flush() {
+	s.mu.Lock()
+	if len(s.ready) > 0 {
+		s.wake.Signal()
+	}
+	s.mu.Unlock()
+	s.w.Flush()
+}

@@ -1,0 +1,181 @@
+package sessionstore
+
+import (
+	"encoding/binary"
+	"iter"
+	"slices"
+	"sort"
+
+	"dunlin/core/durable"
+)
+
+// chunkBytes is the size of a full chunk of a seqs: its header is then a tenth of it, and taking a
+// number out of its middle moves at most so many bytes.
+const chunkBytes = 512
+
+// seqs is an ascending set of sequence numbers: a queue. Numbers next to each other cost a byte
+// each, less than 128 apart as well, less than 16,384 two.
+//
+// The zero value is empty.
+type seqs struct {
+	chunks []chunk // none empty, ascending
+	n      int
+}
+
+// chunk is a run of numbers: the first, and for each further one the distance to it as a uvarint.
+type chunk struct {
+	first, last durable.Seq
+	n           int
+	deltas      []byte
+}
+
+// Len returns how many numbers there are.
+func (q *seqs) Len() int { return q.n }
+
+// First returns the smallest number, 0 if there is none.
+func (q *seqs) First() durable.Seq {
+	if q.n == 0 {
+		return 0
+	}
+	return q.chunks[0].first
+}
+
+// Last returns the greatest number, 0 if there is none.
+func (q *seqs) Last() durable.Seq {
+	if q.n == 0 {
+		return 0
+	}
+	return q.chunks[len(q.chunks)-1].last
+}
+
+// Push adds s, which must be greater than Last.
+func (q *seqs) Push(s durable.Seq) {
+	if s <= q.Last() {
+		panic("sessionstore: internal error: a queue must grow at its end")
+	}
+	q.n++
+	if len(q.chunks) > 0 {
+		c := &q.chunks[len(q.chunks)-1]
+		if len(c.deltas)+binary.MaxVarintLen64 <= chunkBytes {
+			c.deltas = binary.AppendUvarint(c.deltas, uint64(s-c.last))
+			c.last = s
+			c.n++
+			return
+		}
+	}
+	q.chunks = append(q.chunks, chunk{first: s, last: s, n: 1})
+}
+
+// find returns the chunk that s would be in, len(q.chunks) if it is behind all.
+func (q *seqs) find(s durable.Seq) int {
+	if len(q.chunks) > 0 && s <= q.chunks[0].last {
+		return 0 // nearly always
+	}
+	return sort.Search(len(q.chunks), func(i int) bool { return q.chunks[i].last >= s })
+}
+
+// Contains reports whether s is in the set.
+func (q *seqs) Contains(s durable.Seq) bool {
+	i := q.find(s)
+	if i == len(q.chunks) || s < q.chunks[i].first {
+		return false
+	}
+	for at := range q.chunks[i].all() {
+		if at >= s {
+			return at == s
+		}
+	}
+	return false
+}
+
+// Remove takes s out and reports whether it was there.
+func (q *seqs) Remove(s durable.Seq) bool {
+	i := q.find(s)
+	if i == len(q.chunks) || !q.chunks[i].remove(s) {
+		return false
+	}
+	q.n--
+	if q.chunks[i].n == 0 {
+		if i == 0 {
+			q.chunks[0] = chunk{}
+			q.chunks = q.chunks[1:]
+		} else {
+			q.chunks = slices.Delete(q.chunks, i, i+1)
+		}
+		if len(q.chunks) == 0 {
+			q.chunks = nil
+		}
+	}
+	return true
+}
+
+func (c *chunk) remove(s durable.Seq) bool {
+	if s < c.first {
+		return false
+	}
+	if s == c.first {
+		c.n--
+		if c.n > 0 {
+			d, k := binary.Uvarint(c.deltas)
+			c.first += durable.Seq(d)
+			c.deltas = c.deltas[k:]
+		}
+		return true
+	}
+	prev := c.first
+	for at := 0; at < len(c.deltas); {
+		d, k := binary.Uvarint(c.deltas[at:])
+		cur := prev + durable.Seq(d)
+		if cur > s {
+			return false
+		}
+		if cur == s {
+			c.n--
+			if at+k == len(c.deltas) {
+				c.deltas, c.last = c.deltas[:at], prev
+			} else {
+				// Two distances become one, which never needs more bytes than both.
+				e, l := binary.Uvarint(c.deltas[at+k:])
+				rest := c.deltas[at+k+l:]
+				c.deltas = append(binary.AppendUvarint(c.deltas[:at], d+e), rest...)
+			}
+			if cap(c.deltas) > 64 && len(c.deltas) < cap(c.deltas)/4 {
+				c.deltas = slices.Clone(c.deltas)
+			}
+			return true
+		}
+		prev, at = cur, at+k
+	}
+	return false
+}
+
+func (c *chunk) all() iter.Seq[durable.Seq] {
+	return func(yield func(durable.Seq) bool) {
+		s := c.first
+		if !yield(s) {
+			return
+		}
+		for at := 0; at < len(c.deltas); {
+			d, k := binary.Uvarint(c.deltas[at:])
+			s += durable.Seq(d)
+			at += k
+			if !yield(s) {
+				return
+			}
+		}
+	}
+}
+
+// Behind iterates over the numbers greater than after, ascending. The set must not change
+// meanwhile.
+func (q *seqs) Behind(after durable.Seq) iter.Seq[durable.Seq] {
+	return func(yield func(durable.Seq) bool) {
+		for i := q.find(after + 1); i < len(q.chunks); i++ {
+			for s := range q.chunks[i].all() {
+				if s > after && !yield(s) {
+					return
+				}
+			}
+		}
+	}
+}

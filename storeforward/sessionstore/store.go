@@ -1,0 +1,219 @@
+package sessionstore
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"iter"
+	"log/slog"
+	"sync"
+	"time"
+
+	"dunlin/core/durable"
+	"dunlin/core/message"
+	"dunlin/platform/clock"
+	"dunlin/storeforward/boltfile"
+)
+
+const (
+	// Format and Version are what the meta bucket of the file says.
+	Format  = "dunlin.sessions"
+	Version = 1
+
+	// ackDelay and maxAcks bound how long what was acknowledged stays unsaved: that much is sent
+	// again after a crash.
+	ackDelay = time.Second
+	maxAcks  = 4096
+	// lazyDelay is how long a retained message that nobody waits for may stay in memory.
+	lazyDelay = time.Minute
+	// bootInterval is how old the record of the running boot may get while something is committed,
+	// bootDelay while nothing is.
+	bootInterval = time.Minute
+	bootDelay    = time.Hour
+)
+
+// The buckets, besides the meta bucket; FORMAT.md has their contents.
+var (
+	bucketMessages = []byte("messages")
+	bucketSessions = []byte("sessions")
+	bucketCursors  = []byte("cursors")
+	bucketRetained = []byte("retained")
+	bucketBoots    = []byte("boots")
+	bucketLedgers  = []byte("ledgers")
+	bucketDue      = []byte("due")
+	bucketMeta     = []byte("meta")
+)
+
+// Errors with which operations are answered, besides those of the disk.
+var (
+	// ErrFull says that a message was not taken because MaxQueued bytes wait for the disk. The
+	// caller refuses it to the publisher, or holds it back and tries again after a completion.
+	ErrFull = boltfile.ErrFull
+	// ErrClosed says that the store was closed before the operation.
+	ErrClosed = boltfile.ErrClosed
+	// ErrSuperseded answers a Read whose session was read again before it was its turn.
+	ErrSuperseded = errors.New("sessionstore: superseded by another read of the session")
+)
+
+// Options says how a Store works.
+type Options struct {
+	// Clock tells the boot of the machine; nil = clock.New().
+	Clock *clock.Clock
+	// MaxBytes is what the file is expected to stay below, for its mapping; 0 = 1 GiB.
+	MaxBytes int64
+	// MaxQueued is how many bytes of messages may wait for the disk; 0 = 8 MiB. Beyond, messages
+	// are refused with ErrFull.
+	MaxQueued int64
+	// NoSync leaves out every fsync; see boltfile.Options.
+	NoSync bool
+	// Log takes damage, failures and recoveries; nil = none.
+	Log *slog.Logger
+}
+
+// Store is the sessions.db of a broker. Open restores it, Start lets it work. The operations, from
+// Append to Flush, come from one goroutine; the rest may be called from any.
+type Store struct {
+	opts    Options
+	log     *slog.Logger
+	file    *boltfile.File
+	w       *boltfile.Writer[*txn] // nil before Start
+	c       durable.Completer
+	history *clock.History
+
+	restored []durable.Restored // until Sessions was called
+
+	// The writer's own.
+	values []byte // of the transaction under way
+
+	mu       sync.Mutex // guards what follows
+	sessions map[durable.SessionNumber]*session
+	total    Counts // of ended sessions
+	seq      durable.Seq
+	numbered durable.SessionNumber // the last session number that was given
+
+	open      *txn   // collects; nil = nothing yet
+	txns      []*txn // not answered yet, in order, open included
+	spare     *txn   // to be used again
+	queued    int64  // bytes of messages in txns
+	committed durable.Seq
+	commits   uint64 // transactions answered, failed ones included
+
+	dirty      []*session // have something for their cursors
+	recorded   []*session // have a record to write
+	ended      []durable.SessionNumber
+	totalDirty bool
+	acks       int // since the last transaction was sealed
+	bootSaved  uint64
+	bootKnown  bool // the running boot has been saved at bootSaved, in milliseconds of the clock
+
+	sweeper sweeper
+
+	ready   []*read
+	waiting []*read
+	wake    sync.Cond // of the reader: ready or closing
+	closing bool
+	ending  sync.WaitGroup // the reader
+}
+
+// Open opens the file at path, or makes it, and restores what it holds. Nothing is answered
+// before Start.
+//
+// A file that is in use, not of this kind, or of a newer version is refused (see boltfile.Open).
+// Damaged values are left out, counted in the ledger and logged.
+func Open(path string, o Options) (*Store, error) {
+	if o.Clock == nil {
+		o.Clock = clock.New()
+	}
+	if o.MaxQueued == 0 {
+		o.MaxQueued = boltfile.DefaultMaxQueued
+	}
+	if o.Log == nil {
+		o.Log = slog.New(slog.DiscardHandler)
+	}
+	f, err := boltfile.Open(path, boltfile.Options{
+		Format:  Format,
+		Version: Version,
+		Buckets: []string{
+			string(bucketMessages), string(bucketSessions), string(bucketCursors), string(bucketRetained),
+			string(bucketBoots), string(bucketLedgers), string(bucketDue),
+		},
+		MaxBytes: o.MaxBytes,
+		NoSync:   o.NoSync,
+		Log:      o.Log,
+	})
+	if err != nil {
+		return nil, err
+	}
+	s := &Store{
+		opts:     o,
+		log:      o.Log,
+		file:     f,
+		sessions: make(map[durable.SessionNumber]*session),
+	}
+	s.wake.L = &s.mu
+	if err := s.restore(); err != nil {
+		f.Close()
+		return nil, fmt.Errorf("sessionstore: restore %s: %w", path, err)
+	}
+	return s, nil
+}
+
+// Sessions returns the sessions that were found, in the order of their numbers. It returns them
+// once: they are the caller's from then on.
+func (s *Store) Sessions() []durable.Restored {
+	r := s.restored
+	s.restored = nil
+	return r
+}
+
+// Retained iterates over the retained messages on disk, in no order of meaning. The messages are
+// the caller's. It reads in steps, so that a slow caller holds up nothing.
+func (s *Store) Retained() iter.Seq[*message.Message] { return s.retained }
+
+// History is the boots of the machine, the running one included. The store saves it with its
+// commits, at least hourly.
+func (s *Store) History() *clock.History { return s.history }
+
+// WasClean reports whether the file was found as a clean stop leaves it.
+func (s *Store) WasClean() bool { return s.file.WasClean() }
+
+// Start lets the store work; c takes its answers. It must be called once, before the first
+// operation.
+func (s *Store) Start(c durable.Completer) {
+	s.c = c
+	s.w = boltfile.NewWriter(s.file, boltfile.WriterOptions[*txn]{
+		Apply:  func(tx *boltTx, batch []*txn) error { return s.apply(tx, batch[0]) },
+		Done:   func(batch []*txn, err error) { s.done(batch[0], err) },
+		Single: true,
+	})
+	// Owned by s; ends after Close has set closing; Close waits.
+	s.ending.Go(s.reading)
+	s.mu.Lock()
+	s.want(bootDelay)
+	s.mu.Unlock()
+	s.w.Flush()
+}
+
+// Close commits everything that was handed over, answers it, and closes the file; reads that wait
+// are answered with ErrClosed. If the disk fails or ctx ends first, what could not be written is
+// answered with an error, and Close returns it. Operations after Close do nothing.
+func (s *Store) Close(ctx context.Context) error {
+	if s.w == nil {
+		return s.file.Close()
+	}
+	s.mu.Lock()
+	if s.closing {
+		s.mu.Unlock()
+		return nil
+	}
+	s.bootKnown = false // to be saved as of now
+	s.want(0)
+	s.closing = true
+	s.mu.Unlock()
+	err := s.w.Close(ctx)
+	s.mu.Lock()
+	s.wake.Broadcast()
+	s.mu.Unlock()
+	s.ending.Wait()
+	return errors.Join(err, s.file.Close())
+}

@@ -1,0 +1,417 @@
+package sessionstore
+
+import (
+	"encoding/binary"
+	"slices"
+	"time"
+
+	"go.etcd.io/bbolt"
+
+	"dunlin/core/durable"
+	"dunlin/core/message"
+	"dunlin/core/packet"
+	"dunlin/platform/clock"
+	"dunlin/storeforward/boltfile"
+)
+
+type boltTx = bbolt.Tx
+
+// txn is one transaction: what was handed over, and once sealed the state that belongs to it.
+type txn struct {
+	within time.Duration // as which it was queued for the writer
+	ops    int
+	bytes  int
+	sealed bool
+	void   bool // it has been answered: one before it failed
+
+	appends   []pending // ascending by seq
+	receivers []receiver
+	retained  []retained
+	topics    map[string]int // in retained
+	done      []durable.Completion
+
+	// Set by seal.
+	last     durable.Seq
+	numbered durable.SessionNumber
+	blobs    []byte
+	cursors  []blob
+	records  []blob
+	ended    []durable.SessionNumber
+	total    []byte
+	boot     *clock.Boot
+	oldest   uint32 // boot; earlier ones are forgotten
+	dead     []uint64
+	garbage  []durable.Seq
+}
+
+// pending is a message that is not on disk yet.
+type pending struct {
+	seq         durable.Seq
+	m           *message.Message
+	from, to    int // its receivers
+	live        int // those who are not done with it
+	publisher   *session
+	publisherID packet.ID
+}
+
+// retained is a message to be retained, or with an empty payload one to be removed.
+type retained struct {
+	m    *message.Message
+	lazy bool // nobody is told whether it was saved
+}
+
+// blob is the encoded state of a session.
+type blob struct {
+	q     *session
+	value []byte
+}
+
+// retain notes a retained message; the last one of a topic counts. It returns by how much the
+// transaction grows.
+func (t *txn) retain(m *message.Message, lazy bool) int {
+	if i, found := t.topics[m.Topic]; found {
+		grows := messageBytes(m) - messageBytes(t.retained[i].m)
+		t.retained[i] = retained{m, lazy}
+		return grows
+	}
+	if t.topics == nil {
+		t.topics = make(map[string]int)
+	}
+	t.topics[m.Topic] = len(t.retained)
+	t.retained = append(t.retained, retained{m, lazy})
+	return messageBytes(m)
+}
+
+// takeOut removes session n from the receivers of the i-th message.
+func (t *txn) takeOut(i int, n durable.SessionNumber) {
+	p := &t.appends[i]
+	rs := t.receivers[p.from:p.to]
+	j, found := slices.BinarySearchFunc(rs, n, func(r receiver, n durable.SessionNumber) int {
+		switch {
+		case r.Session < n:
+			return -1
+		case r.Session > n:
+			return 1
+		}
+		return 0
+	})
+	if found && !rs[j].gone {
+		rs[j].gone = true
+		p.live--
+	}
+}
+
+// want returns the transaction that collects, to be committed within d of now. If it is full, it
+// is sealed, and another one begins.
+func (s *Store) want(d time.Duration) *txn {
+	t := s.open
+	if t != nil && (t.ops >= boltfile.DefaultMaxOps || t.bytes >= boltfile.DefaultMaxTxBytes) {
+		s.seal(t)
+		t = nil
+	}
+	if t == nil {
+		t = s.spare
+		s.spare = nil
+		if t == nil {
+			t = new(txn)
+		}
+		t.within = d
+		s.open = t
+		s.txns = append(s.txns, t)
+		// Never refused: it counts no bytes, and the writer is closed after the last operation.
+		if d == 0 {
+			s.w.Add(t)
+		} else {
+			s.w.AddWithin(t, d)
+		}
+	} else if d < t.within {
+		t.within = d
+		s.w.Within(d)
+	}
+	return t
+}
+
+// seal closes t: nothing is added any more, and the state that goes with it is taken now. So the
+// file always holds a state that was true at some call, with everything before it.
+func (s *Store) seal(t *txn) {
+	t.sealed = true
+	s.open = nil
+	t.last, t.numbered = s.seq, s.numbered
+	for _, q := range s.dirty {
+		q.dirty = false
+		if q.ended {
+			continue
+		}
+		from := len(t.blobs)
+		t.blobs = appendCursor(t.blobs, seqKey(q.number), q, s.seq)
+		t.cursors = append(t.cursors, blob{q, t.blobs[from:len(t.blobs):len(t.blobs)]})
+	}
+	s.dirty = s.dirty[:0]
+	for _, q := range s.recorded {
+		if !q.ended {
+			t.records = append(t.records, blob{q, q.record})
+		}
+		q.record = nil
+	}
+	s.recorded = s.recorded[:0]
+	t.ended = append(t.ended, s.ended...)
+	s.ended = s.ended[:0]
+	if s.totalDirty {
+		t.total = appendTotal(nil, &s.total)
+		s.totalDirty = false
+	}
+	s.acks = 0
+	if now := s.opts.Clock.Millis(); !s.bootKnown || now-s.bootSaved >= uint64(bootInterval/time.Millisecond) {
+		t.boot = new(s.history.Current())
+		t.oldest = s.history.Oldest()
+		s.bootKnown, s.bootSaved = true, now
+	}
+	t.dead, t.garbage = s.sweeper.take(t.dead, t.garbage)
+}
+
+// apply writes t. It runs on the writer's goroutine; what the operations may still change is only
+// used under the lock, in seal.
+func (s *Store) apply(tx *bbolt.Tx, t *txn) error {
+	s.mu.Lock()
+	if t.void {
+		s.mu.Unlock()
+		return boltfile.Nothing()
+	}
+	if !t.sealed {
+		s.seal(t)
+	}
+	s.mu.Unlock()
+
+	s.values = s.values[:0]
+	if err := s.applySessions(tx, t); err != nil {
+		return err
+	}
+	messages := boltfile.Appending(tx.Bucket(bucketMessages))
+	var key [8]byte
+	for i := range t.appends {
+		p := &t.appends[i]
+		if p.live == 0 {
+			continue
+		}
+		binary.BigEndian.PutUint64(key[:], uint64(p.seq))
+		from := len(s.values)
+		s.values = appendRecord(s.values, key[:], t.receivers[p.from:p.to], p.m)
+		if err := messages.Put(key[:], s.values[from:]); err != nil {
+			return err
+		}
+	}
+	if err := applyRetained(tx.Bucket(bucketRetained), t); err != nil {
+		return err
+	}
+	if err := s.applyBoots(tx.Bucket(bucketBoots), t); err != nil {
+		return err
+	}
+	if t.total != nil {
+		if err := tx.Bucket(bucketLedgers).Put(keyTotal, t.total); err != nil {
+			return err
+		}
+	}
+	if err := tx.Bucket(bucketMeta).Put(keyCounters, appendCounters(nil, t.last, t.numbered)); err != nil {
+		return err
+	}
+	if err := sweep(messages, t); err != nil {
+		return err
+	}
+	return s.scan(messages)
+}
+
+func (s *Store) applySessions(tx *bbolt.Tx, t *txn) error {
+	sessions, cursors := tx.Bucket(bucketSessions), tx.Bucket(bucketCursors)
+	for _, b := range t.records {
+		if err := sessions.Put(seqKey(b.q.number), b.value); err != nil {
+			return err
+		}
+	}
+	for _, b := range t.cursors {
+		if err := cursors.Put(seqKey(b.q.number), b.value); err != nil {
+			return err
+		}
+	}
+	for _, n := range t.ended {
+		if err := sessions.Delete(seqKey(n)); err != nil {
+			return err
+		}
+		if err := cursors.Delete(seqKey(n)); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+func applyRetained(b *bbolt.Bucket, t *txn) error {
+	for _, r := range t.retained {
+		key := retainedKey(r.m.Topic)
+		if len(r.m.Payload) == 0 {
+			if err := b.Delete(key); err != nil {
+				return err
+			}
+			continue
+		}
+		if err := b.Put(key, appendRetained(nil, key, r.m)); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+func (s *Store) applyBoots(b *bbolt.Bucket, t *txn) error {
+	if t.boot == nil {
+		return nil
+	}
+	key := bootKey(t.boot.Number)
+	if err := b.Put(key, appendBoot(nil, key, t.boot)); err != nil {
+		return err
+	}
+	var old [][]byte
+	c := b.Cursor()
+	for k, _ := c.First(); k != nil && len(k) == 4 && binary.BigEndian.Uint32(k) < t.oldest; k, _ = c.Next() {
+		old = append(old, k)
+	}
+	for _, k := range old {
+		if err := b.Delete(k); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+// done answers t, on the writer's goroutine. If it failed, everything behind it fails with it:
+// what was sealed behind it contains state that began with it.
+func (s *Store) done(t *txn, err error) {
+	s.mu.Lock()
+	if t.void {
+		s.mu.Unlock()
+		return
+	}
+	var answers []durable.Completion
+	s.commits++
+	if err == nil {
+		s.txns = slices.Delete(s.txns, 0, 1)
+		s.commit(t)
+		answers = append(answers, t.done...)
+		s.queued -= int64(t.bytes)
+		t.reset()
+		s.spare = t
+	} else {
+		failed := s.txns
+		s.txns, s.open = nil, nil
+		for i := len(failed) - 1; i >= 0; i-- {
+			s.revoke(failed[i])
+		}
+		for _, t := range failed {
+			for _, c := range t.done {
+				if c.Err == nil {
+					c.Err = err
+				}
+				answers = append(answers, c)
+			}
+			s.queued -= int64(t.bytes)
+			t.void = true
+		}
+		s.committed = s.seq
+		if !s.closing {
+			s.repeat(failed)
+		}
+	}
+	fresh := s.open == nil && !s.closing
+	if fresh {
+		s.want(bootDelay)
+	}
+	s.promote()
+	s.mu.Unlock()
+	if len(answers) > 0 {
+		s.c.Completed(answers)
+	}
+	if fresh || err != nil {
+		s.w.Flush()
+	}
+}
+
+// commit notes that t is on disk.
+func (s *Store) commit(t *txn) {
+	for i := range t.appends {
+		if p := &t.appends[i]; p.live > 0 {
+			s.sweeper.wrote(p.seq)
+		}
+	}
+	s.sweeper.swept(t.dead, t.garbage)
+	s.sweeper.close(s.committed, t.last)
+	s.committed = t.last
+}
+
+// revoke undoes the messages of t, and notes again what else it would have saved.
+func (s *Store) revoke(t *txn) {
+	for i := range t.appends {
+		p := &t.appends[i]
+		for j := range t.receivers[p.from:p.to] {
+			r := &t.receivers[p.from+j]
+			// Whoever is done with it already has counted it.
+			if q := s.sessions[r.Session]; q != nil && !r.gone && q.queue.Remove(p.seq) {
+				q.ledger.Accepted--
+				q.unsend(p.seq)
+				s.sweeper.left(p.seq)
+			}
+		}
+		if q := p.publisher; q != nil {
+			if i := slices.Index(q.incoming, p.publisherID); i >= 0 {
+				q.incoming = slices.Delete(q.incoming, i, i+1)
+			}
+			s.touch(q)
+		}
+	}
+	for _, b := range t.cursors {
+		s.touch(b.q)
+	}
+	for _, b := range t.records {
+		if b.q.record == nil {
+			b.q.record = b.value
+			s.recorded = append(s.recorded, b.q)
+		}
+	}
+	s.ended = append(s.ended, t.ended...)
+	s.totalDirty = s.totalDirty || t.total != nil
+	s.bootKnown = s.bootKnown && t.boot == nil
+	s.sweeper.restore(t.dead, t.garbage)
+}
+
+// repeat hands over again what failed and is true nonetheless: the state of sessions, and the
+// retained messages nobody was told about.
+func (s *Store) repeat(failed []*txn) {
+	s.want(ackDelay)
+	for _, f := range failed {
+		for _, r := range f.retained {
+			if r.lazy {
+				t := s.want(lazyDelay)
+				s.charge(t, t.retain(r.m, true))
+			}
+		}
+	}
+}
+
+// reset makes t ready to be used again.
+func (t *txn) reset() {
+	clear(t.appends)
+	clear(t.receivers)
+	clear(t.retained)
+	clear(t.topics)
+	clear(t.cursors)
+	clear(t.records)
+	*t = txn{
+		appends:   t.appends[:0],
+		receivers: t.receivers[:0],
+		retained:  t.retained[:0],
+		topics:    t.topics,
+		done:      t.done[:0],
+		blobs:     t.blobs[:0],
+		cursors:   t.cursors[:0],
+		records:   t.records[:0],
+		ended:     t.ended[:0],
+		dead:      t.dead[:0],
+		garbage:   t.garbage[:0],
+	}
+}
