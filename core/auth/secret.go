@@ -68,7 +68,7 @@ func parseSecret(text string) (*secret, error) {
 		return nil, errors.New("only argon2id hashes are understood: set the password with dunlin passwd")
 	}
 	if len(fields) != 6 {
-		return nil, fmt.Errorf("hash has %d parts, want $argon2id$v=19$m=...,t=...,p=...$salt$hash", len(fields)-1)
+		return nil, fmt.Errorf("hash has %d parts, want the five of $argon2id$v=19$m=8192,t=2,p=1$salt$hash", len(fields)-1)
 	}
 	if fields[2] != "v="+strconv.Itoa(argon2.Version) {
 		return nil, fmt.Errorf("hash is not of argon2 version v=%d", argon2.Version)
@@ -76,7 +76,7 @@ func parseSecret(text string) (*secret, error) {
 	s := &secret{text: text}
 	costs := strings.Split(fields[3], ",")
 	if len(costs) != 3 {
-		return nil, errors.New("hash parameters are not m=...,t=...,p=...")
+		return nil, errors.New("hash parameters are not of the form m=8192,t=2,p=1")
 	}
 	var threads uint32
 	for i, c := range []struct {
@@ -91,7 +91,7 @@ func parseSecret(text string) (*secret, error) {
 		digits, ok := strings.CutPrefix(costs[i], c.name+"=")
 		n, err := strconv.ParseUint(digits, 10, 32)
 		if !ok || err != nil {
-			return nil, errors.New("hash parameters are not m=...,t=...,p=...")
+			return nil, errors.New("hash parameters are not of the form m=8192,t=2,p=1")
 		}
 		if uint32(n) < c.min || uint32(n) > c.max {
 			return nil, fmt.Errorf("hash parameter %s is %d, allowed are %d to %d", c.name, n, c.min, c.max)
@@ -129,8 +129,10 @@ type secrets struct {
 
 func newSecrets(f *PasswordFile) secrets {
 	// The password of nobody is not known to anybody; what counts is what it costs to check.
-	nobody := &secret{memory: hashMemory, time: hashTime, threads: hashThreads,
-		salt: make([]byte, saltLength), key: make([]byte, keyLength)}
+	nobody := &secret{
+		memory: hashMemory, time: hashTime, threads: hashThreads,
+		salt: make([]byte, saltLength), key: make([]byte, keyLength),
+	}
 	rand.Read(nobody.key) // does not fail
 	if f == nil {
 		return secrets{absent: true, nobody: nobody}

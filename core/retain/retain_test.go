@@ -248,10 +248,9 @@ func check(t *testing.T, seed uint64, s *Store, model map[string]*message.Messag
 		if m.HasExpiry {
 			expiring++
 		}
-		at := ""
-		for level := range strings.SplitSeq(n, "/") {
-			at += "/" + level
-			nodes[at] = nodeBytes(level)
+		levels := strings.Split(n, "/")
+		for i, level := range levels {
+			nodes["/"+strings.Join(levels[:i+1], "/")] = nodeBytes(level)
 		}
 	}
 	for b := range maps.Values(nodes) {

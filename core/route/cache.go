@@ -140,10 +140,8 @@ func (c *Cache) keep(r *cached) *Route {
 
 // stripe returns the part of the topic tree that topic is in.
 func (x *Index) stripe(topic []byte) int {
-	if i := bytes.IndexByte(topic, '/'); i >= 0 {
-		topic = topic[:i]
-	}
-	return int(maphash.Bytes(x.levels.seed, topic) % stripes)
+	first, _, _ := bytes.Cut(topic, slash)
+	return int(maphash.Bytes(x.levels.seed, first) % stripes)
 }
 
 // generation changes with every change that may concern a stripe: both terms only grow.

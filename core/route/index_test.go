@@ -166,8 +166,10 @@ func TestChurnDoesNotGrowTheIndex(t *testing.T) {
 		for i := range x.lists.used {
 			slots += len(x.lists.at(i).slots)
 		}
-		return [7]int{len(x.nodes.chunks), len(x.levels.slab.chunks), len(x.lists.chunks),
-			len(x.heads), len(x.levels.heads), slots, len(x.levels.text) / (64 << 10)}
+		return [7]int{
+			len(x.nodes.chunks), len(x.levels.slab.chunks), len(x.lists.chunks),
+			len(x.heads), len(x.levels.heads), slots, len(x.levels.text) / (64 << 10),
+		}
 	}
 	churn := func(from, rounds int) {
 		for i := from; i < from+rounds; i++ {
@@ -207,9 +209,11 @@ var shapes = []struct {
 		}, nil},
 	{"device", // one filter for each device
 		func(i int) string { return fmt.Sprintf("devices/%08x/cmd", i) }, nil},
-	{"wild",
+	{
+		"wild",
 		func(i int) string { return fmt.Sprintf("gw/+/line-%d/m-%d/#", i%50, i/50) },
-		func(i int) string { return fmt.Sprintf("gw/g17/line-%d/m-%d/temperature", i%50, i/50) }},
+		func(i int) string { return fmt.Sprintf("gw/g17/line-%d/m-%d/temperature", i%50, i/50) },
+	},
 }
 
 func TestASubscriptionCostsAtMost130Bytes(t *testing.T) {

@@ -5,6 +5,8 @@ import (
 	"slices"
 )
 
+var slash = []byte{'/'}
+
 // matcher is the scratch space of a match, kept between calls.
 type matcher struct {
 	from, to []uint32       // the nodes reached by the levels so far, and by one more
@@ -63,12 +65,8 @@ func (x *Index) collect(topic []byte) *matcher {
 	m.from = append(m.from[:0], root)
 	wild := len(topic) == 0 || topic[0] != '$'
 	for rest, more := topic, true; more && len(m.from) > 0; {
-		text := rest
-		if i := bytes.IndexByte(rest, '/'); i >= 0 {
-			text, rest = rest[:i], rest[i+1:]
-		} else {
-			more = false
-		}
+		var text []byte
+		text, rest, more = bytes.Cut(rest, slash)
 		level := x.levels.find(text)
 		if wildcard(level) != 0 {
 			level = 0 // not in a Topic Name

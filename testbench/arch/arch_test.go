@@ -142,11 +142,13 @@ func TestEachRuleCanBeBroken(t *testing.T) {
 		{"no document", "documents", map[string]string{"core/route/a.go": ""}, ""},
 		{
 			"paths that exist", "documents",
-			map[string]string{"core/route/a.go": "", "ARCHITECTURE.md": "`core/route` and `core/route/a.go`, `core/`, `ARCHITECTURE.md`"}, "",
+			map[string]string{"core/route/a.go": "", "ARCHITECTURE.md": "`core/route` and `core/route/a.go`, `core/`, `ARCHITECTURE.md`"},
+			"",
 		},
 		{
 			"what is no path", "documents",
-			map[string]string{"ARCHITECTURE.md": "`a/#`, `$SYS/x`, `/var/lib/dunlin`, `go.etcd.io/bbolt`, `Store`, `a.b`, `uplink-<name>.db`"}, "",
+			map[string]string{"ARCHITECTURE.md": "`a/#`, `$SYS/x`, `/var/lib/dunlin`, `go.etcd.io/bbolt`, `Store`, `a.b`, `uplink-<name>.db`"},
+			"",
 		},
 		{"path that does not exist", "documents", map[string]string{"ARCHITECTURE.md": "first\nsee `core/router`"}, "ARCHITECTURE.md:2: core/router does not exist"},
 		{"file that does not exist", "documents", map[string]string{"FORMAT.md": "see `SECURITY.md`"}, "FORMAT.md:1: SECURITY.md does not exist"},
