@@ -21,14 +21,21 @@ import (
 // versions are those that pub and sub speak, as -V takes them.
 var versions = []string{"5", "311"}
 
-// startBroker runs a broker and returns the options that lead to it.
-func startBroker(t *testing.T) []string {
+// startBroker runs a broker and returns the options that lead to it. settings are overrides of
+// its configuration.
+func startBroker(t *testing.T, settings ...string) []string {
 	t.Helper()
-	p, err := process.Mosquitto(t.Context(), t.TempDir())
+	p, err := process.Dunlin(t.Context(), t.TempDir(), process.Gateway{Settings: settings})
 	if err != nil {
 		t.Fatal(err)
 	}
-	t.Cleanup(func() { p.Kill() })
+	t.Cleanup(func() {
+		ctx, cancel := context.WithTimeout(context.Background(), hang)
+		defer cancel()
+		if err := p.Stop(ctx); err != nil {
+			t.Errorf("the broker did not stop well: %v", err)
+		}
+	})
 	host, port, err := net.SplitHostPort(p.Spec.Address)
 	if err != nil {
 		t.Fatal(err)
@@ -129,6 +136,30 @@ func TestSessionKeepsMessagesForSub(t *testing.T) {
 		dunlin(t, "four\n", publish...).check(t, 0, "", "")
 		dunlin(t, "", append(session, "-C", "2")...).check(t, 0, "three\nfour\n", "")
 	}
+}
+
+func TestUsersDoWhatTheirRulesAllow(t *testing.T) {
+	passwords := filepath.Join(t.TempDir(), "passwords")
+	dunlin(t, "secret\n", "passwd", passwords, "ann").check(t, 0, "…", "")
+	socket := filepath.Join(t.TempDir(), "s")
+	at := startBroker(t, "auth.passwords="+passwords, "listeners.1.address=unix:"+socket,
+		"access.users.ann.publish.0=from/%u/#", "access.users.ann.subscribe.0=from/#")
+	ann := []string{"-u", "ann", "-P", "secret", "-q", "1"}
+	for _, v := range versions {
+		pub := args("pub", at, "-V", v, "-m", "x")
+		dunlin(t, "", append(append(pub, ann...), "-r", "-t", "from/ann/1")...).check(t, 0, "", "")
+		dunlin(t, "", append(pub, "-t", "from/ann/1", "-u", "ann", "-P", "wrong")...).check(t, 1, "",
+			"dunlin pub: the broker refused the connection: Bad User Name or Password (0x86)\n")
+		dunlin(t, "", append(pub, "-t", "from/ann/1")...).check(t, 1, "",
+			"dunlin pub: the broker refused the connection: Not authorized (0x87)\n")
+		sub := append([]string{"sub", "-h", "unix:" + socket, "-W", "30", "-V", v, "-C", "1"}, ann...)
+		dunlin(t, "", append(sub, "-t", "from/+/1")...).check(t, 0, "x\n", "")
+		refusal := map[string]string{"5": "Not authorized (0x87)", "311": "Unspecified error (0x80)"}[v]
+		dunlin(t, "", append(sub, "-t", "#")...).check(t, 1, "",
+			"dunlin sub: the broker refused the subscription to #: "+refusal+"\n")
+	}
+	dunlin(t, "", args("pub", at, append(ann, "-m", "x", "-t", "from/bob/1")...)...).check(t, 1, "",
+		"dunlin pub: the broker refused the message to from/bob/1: Not authorized (0x87)\n")
 }
 
 func TestManyLinesArePublishedInOrder(t *testing.T) {
