@@ -163,7 +163,11 @@ func TestDeepTopicsAreWalkedWithoutRecursion(t *testing.T) {
 
 func TestStoreAgreesWithAMap(t *testing.T) {
 	levels := []string{"", "a", "b", "c", "$x", "long level"}
-	for seed := range uint64(1500) {
+	seeds := uint64(1500)
+	if testing.Short() {
+		seeds = 100
+	}
+	for seed := range seeds {
 		g := rand.New(rand.NewPCG(seed, 2))
 		s, model := New(Options{}), map[string]*message.Message{}
 		name := func() string {
