@@ -6,12 +6,14 @@ import (
 	"fmt"
 	"log/slog"
 	"os"
+	"os/exec"
 	"path/filepath"
 	"syscall"
 	"testing"
 	"time"
 
 	"dunlin/cmd/dunlin/config"
+	"dunlin/testbench/process"
 )
 
 // spell logs one record of each kind.
@@ -76,12 +78,7 @@ func TestLogGoesWhereItIsAskedFor(t *testing.T) {
 			defer f.Close()
 			t.Setenv("JOURNAL_STREAM", "1:1")
 			if tt.journal {
-				info, err := f.Stat()
-				if err != nil {
-					t.Fatal(err)
-				}
-				st := info.Sys().(*syscall.Stat_t)
-				t.Setenv("JOURNAL_STREAM", fmt.Sprintf("%d:%d", st.Dev, st.Ino))
+				t.Setenv("JOURNAL_STREAM", stream(t, f))
 			}
 			spell(newLogger(tt.o, f))
 			got, err := os.ReadFile(path)
@@ -93,4 +90,35 @@ func TestLogGoesWhereItIsAskedFor(t *testing.T) {
 			}
 		})
 	}
+}
+
+func TestFaultsReachTheJournalAsErrors(t *testing.T) {
+	binary, err := process.Binary()
+	if err != nil {
+		t.Fatal(err)
+	}
+	f, err := os.Create(filepath.Join(t.TempDir(), "journal"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer f.Close()
+	cmd := exec.CommandContext(t.Context(), binary, "serve", "--set", "log.level=loud", "--set", "data=")
+	cmd.Stderr = f
+	cmd.Env = append(os.Environ(), "JOURNAL_STREAM="+stream(t, f))
+	cmd.Run()
+	got, err := os.ReadFile(f.Name())
+	if err != nil || !matches("<3>--set data=: data: is empty…\n<3>--set log.level=loud: …\n", string(got)) {
+		t.Errorf("got %q, %v", got, err)
+	}
+}
+
+// stream names f as systemd does in JOURNAL_STREAM.
+func stream(t *testing.T, f *os.File) string {
+	t.Helper()
+	info, err := f.Stat()
+	if err != nil {
+		t.Fatal(err)
+	}
+	st := info.Sys().(*syscall.Stat_t)
+	return fmt.Sprintf("%d:%d", st.Dev, st.Ino)
 }

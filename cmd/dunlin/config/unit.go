@@ -26,9 +26,13 @@ var (
 	}
 	sizeUnits = []unit{
 		{"B", 1},
-		{"kB", 1000}, {"KB", 1000}, {"KiB", KiB},
-		{"MB", 1000 * 1000}, {"MiB", MiB},
-		{"GB", 1000 * 1000 * 1000}, {"GiB", GiB},
+		{"kB", 1000},
+		{"KB", 1000},
+		{"KiB", KiB},
+		{"MB", 1000 * 1000},
+		{"MiB", MiB},
+		{"GB", 1000 * 1000 * 1000},
+		{"GiB", GiB},
 	}
 	// writtenSizes are the units that sizes are written in.
 	writtenSizes = []unit{{"B", 1}, {"KiB", KiB}, {"MiB", MiB}, {"GiB", GiB}}
