@@ -8,6 +8,13 @@ cd /root || exit 1
 
 step() { echo "=== $*"; }
 
+end() {
+	step end
+	journalctl -q -o cat -u dunlin >/root/journal
+	systemctl poweroff -f
+	exit
+}
+
 # wait_for SECONDS COMMAND...: until the command succeeds.
 wait_for() {
 	deadline=$(($(date +%s) + $1))
@@ -21,15 +28,18 @@ wait_for() {
 	done
 }
 
+# shellcheck disable=SC2317 # called by wait_for
 # restarted N: whether the service is active after N restarts by systemd.
 restarted() {
 	[ "$(systemctl show -P NRestarts dunlin)" = "$1" ] && systemctl is-active --quiet dunlin
 }
 
 state() { systemctl show dunlin -p ActiveState -p SubState -p Result -p NRestarts; }
+# The process of the service. Without one there is nothing left to try (and 0 would be ourselves).
 pid() { systemctl show -P MainPID dunlin; }
+running() { [ "$(pid)" != 0 ] || end; }
 # The answer of the broker to a client: a retained message that was acknowledged at the first step.
-kept() { echo "kept=$(timeout 20 dunlin sub -t kept -q 1 -C 1)"; }
+kept() { echo "kept=$(timeout 20 dunlin sub -h 127.0.0.1 -t kept -q 1 -C 1)"; }
 
 step install
 dpkg -i dunlin.deb >dpkg.log 2>&1 || cat dpkg.log
@@ -41,11 +51,12 @@ echo "user=$(stat -c %U "/proc/$(pid)")"
 echo "data=$(stat -c '%U:%G %a' /var/lib/dunlin)"
 echo "run=$(stat -c '%U:%G %a' /run/dunlin)"
 grep -E '^(CapEff|NoNewPrivs|Seccomp):' "/proc/$(pid)/status" | tr -d '\t ' | tr : =
-timeout 20 dunlin pub -t kept -q 1 -r -m here
+timeout 20 dunlin pub -h 127.0.0.1 -t kept -q 1 -r -m here
 echo "published=$?"
 kept
 
 step hang
+running
 kill -STOP "$(pid)"
 began=$(date +%s)
 wait_for 60 restarted 1
@@ -58,6 +69,7 @@ journalctl -q -o cat -u dunlin | grep -q 'Watchdog timeout' && echo reason=watch
 kept
 
 step kill
+running
 kill -9 "$(pid)"
 wait_for 30 restarted 2
 state
@@ -69,6 +81,23 @@ state
 echo "status=$(systemctl show -P ExecMainStatus dunlin)"
 systemctl start dunlin
 kept
+
+step passwords
+echo secret | dunlin passwd /etc/dunlin/passwords alice >passwd.log 2>&1 || cat passwd.log
+echo "passwords=$(stat -c '%U:%G %a' /etc/dunlin/passwords)"
+mkdir -p /etc/systemd/system/dunlin.service.d
+cat >/etc/systemd/system/dunlin.service.d/passwords.conf <<EOF
+[Service]
+ExecStart=
+ExecStart=/usr/bin/dunlin serve --config /etc/dunlin/dunlin.yaml --set auth.passwords=/etc/dunlin/passwords
+EOF
+systemctl daemon-reload
+systemctl restart dunlin
+echo "nobody=$(timeout 20 dunlin sub -h 127.0.0.1 -t kept -q 1 -C 1 2>/dev/null)"
+echo "alice=$(timeout 20 dunlin sub -h 127.0.0.1 -u alice -P secret -t kept -q 1 -C 1)"
+rm -r /etc/systemd/system/dunlin.service.d
+systemctl daemon-reload
+systemctl restart dunlin
 
 step upgrade
 echo '# mine' >>/etc/dunlin/dunlin.yaml
@@ -99,6 +128,4 @@ find /etc/systemd /var/lib/systemd/deb-systemd-helper-enabled /lib/systemd/syste
 getent passwd dunlin >/dev/null && echo user=kept
 systemctl --failed --no-legend --plain
 
-step end
-journalctl -q -o cat -u dunlin >/root/journal
-systemctl poweroff -f
+end

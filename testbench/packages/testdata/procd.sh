@@ -21,6 +21,7 @@ procd_add_validation() { echo "procd_add_validation $*"; }
 chown() { echo "chown $*"; }
 chmod() { echo "chmod $*"; }
 mkdir() { echo "mkdir $*"; }
+touch() { echo "touch $*"; }
 
 DATA=$2
 # shellcheck source=/dev/null
