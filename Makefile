@@ -21,7 +21,7 @@ test: ## every test there is; logs in bin/log
 	@testbench/test.sh
 
 check: ## formatting, vet, modernisation, staticcheck, cross builds
-	@files=$$($(TOOL) gofumpt -l $$(git ls-files --cached --others --exclude-standard '*.go')); \
+	@files=$$($(TOOL) gofumpt -l .); \
 		[ -z "$$files" ] || { echo "not formatted by gofumpt:"; echo "$$files"; exit 1; }
 	go vet ./...
 	go fix -diff ./...

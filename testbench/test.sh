@@ -26,16 +26,19 @@ logs=bin/log
 rm -rf "$logs"
 mkdir -p "$logs"
 
+# One binary for all that drive it from outside.
+packaging/compile.sh host bin/dunlin
+export DUNLIN_BINARY=$PWD/bin/dunlin
+
 # What needs neither sockets nor epoll, which qemu-user has not whole.
 pure=(./core/... ./storeforward/... ./uplink/forward ./platform/clock)
 
 stage_format() {
 	local files
-	mapfile -t files < <(git ls-files --cached --others --exclude-standard '*.go')
-	files=("$(gofmt -l "${files[@]}")")
-	[ -z "${files[*]}" ] || {
+	files=$(gofmt -l .)
+	[ -z "$files" ] || {
 		echo "not formatted by gofmt:"
-		echo "${files[*]}"
+		echo "$files"
 		return 1
 	}
 }
