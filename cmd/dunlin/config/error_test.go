@@ -34,7 +34,12 @@ func TestFaultsAreNamedWithTheirPlace(t *testing.T) {
 		// Values.
 		{"number that is text", "limits: {receive_maximum: many}\n", []string{`f:1:27: limits.receive_maximum: "many" is not a whole number; allowed: 1 to 65535`}},
 		{"number out of range", "limits: {receive_maximum: 70000}\n", []string{`f:1:27: limits.receive_maximum: 70000 is out of range; allowed: 1 to 65535`}},
-		{"number without an upper bound", "retained: {max_messages: -1}\n", []string{`f:1:26: retained.max_messages: -1 is out of range; allowed: 0 or more`}},
+		{"number without an upper bound", "retained: {max_messages: -1}\n", []string{`f:1:26: retained.max_messages: -1 is out of range; allowed: 1 or more`}},
+		{"bounds of 0", "sessions: {max_expiry: 0}\nretained: {max_messages: 0, max_bytes: 0}\n", []string{
+			`f:1:24: sessions.max_expiry: 0 is out of range; allowed: 1s to never`,
+			`f:2:26: retained.max_messages: 0 is out of range; allowed: 1 or more`,
+			`f:2:40: retained.max_bytes: 0 is out of range; allowed: 1KiB to 1GiB`,
+		}},
 		{"duration without a unit", "limits:\n  connect_timeout: 10\n", []string{`f:2:20: limits.connect_timeout: "10" is not a duration, the unit is missing; allowed: 1s to 1m, written like 500ms, 10s, 5m, 2h or 7d`}},
 		{"duration out of range", "limits:\n  connect_timeout: 2m\n", []string{`f:2:20: limits.connect_timeout: 2m is out of range; allowed: 1s to 1m`}},
 		{"never where it is not allowed", "limits:\n  connect_timeout: never\n", []string{`f:2:20: limits.connect_timeout: "never" is not a duration, it does not start with a whole number; allowed: 1s to 1m, written like 500ms, 10s, 5m, 2h or 7d`}},

@@ -123,6 +123,8 @@ func (d *decoder) address(n *yaml.Node, dst *string) {
 	*dst = host + ":" + port
 }
 
+// Of the bounds below none may be 0: options of the broker mean their default by it.
+
 func (d *decoder) limits(n *yaml.Node, l *Limits) {
 	g, ok := d.group(n,
 		field{key: "max_packet", read: d.size(&l.MaxPacket, KiB, 256*MiB, false)},
@@ -146,15 +148,15 @@ func (d *decoder) limits(n *yaml.Node, l *Limits) {
 
 func (d *decoder) sessions(n *yaml.Node, s *Sessions) {
 	d.group(n,
-		field{key: "max_expiry", read: d.duration(&s.MaxExpiry, 0, Never)},
+		field{key: "max_expiry", read: d.duration(&s.MaxExpiry, time.Second, Never)},
 		field{key: "max_queued_messages", read: d.whole(&s.MaxQueuedMessages, 1, math.MaxInt32)},
 	)
 }
 
 func (d *decoder) retained(n *yaml.Node, r *Retained) {
 	d.group(n,
-		field{key: "max_messages", read: d.whole(&r.MaxMessages, 0, math.MaxInt32)},
-		field{key: "max_bytes", read: d.size(&r.MaxBytes, 0, GiB, false)},
+		field{key: "max_messages", read: d.whole(&r.MaxMessages, 1, math.MaxInt32)},
+		field{key: "max_bytes", read: d.size(&r.MaxBytes, KiB, GiB, false)},
 	)
 }
 
