@@ -139,7 +139,7 @@ func (b *Broker) prepare(c *client, p *packet.Connect) (*connecting, packet.Reas
 			Message: &message.Message{
 				Topic:      string(p.Will.Topic),
 				Payload:    append([]byte(nil), p.Will.Payload...),
-				Properties: append([]byte(nil), p.Will.Properties...),
+				Properties: p.Will.AppendTravelling(nil),
 				QoS:        byte(p.Will.QoS),
 				Retain:     p.Will.Retain,
 				HasExpiry:  p.Will.HasExpiry,

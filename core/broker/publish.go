@@ -30,8 +30,9 @@ type target struct {
 
 // onPublish takes a PUBLISH of a client (MQTT5 §3.3).
 func (b *Broker) onPublish(c *client, flags byte, body []byte) error {
-	p, err := packet.ParsePublish(body, flags, c.version)
-	if err != nil {
+	pub := publication{publisher: c.member.clientID}
+	p := &pub.Publish
+	if err := p.Parse(body, flags, c.version); err != nil {
 		return err
 	}
 	b.counters.Received++
@@ -53,9 +54,8 @@ func (b *Broker) onPublish(c *client, flags byte, body []byte) error {
 		return &packet.Error{Code: packet.ReceiveMaximumExceeded, Detail: "more PUBLISH packets in flight than the receive maximum"}
 	}
 	code := b.checkTopic(p.Topic)
-	pub := publication{Publish: p, publisher: c.member.clientID}
 	if p.Scattered {
-		pub.Properties = p.AppendTravelling(nil)
+		pub.Properties, pub.Scattered = p.AppendTravelling(nil), false
 	}
 	if code == packet.Success {
 		if r := b.cache.Lookup(p.Topic); !c.grant.MayPublish(r.Topic) {
@@ -65,7 +65,7 @@ func (b *Broker) onPublish(c *client, flags byte, body []byte) error {
 		}
 	}
 	if code != packet.Success {
-		return b.refusePublish(c, &p, code)
+		return b.refusePublish(c, p, code)
 	}
 	op := b.publishing()
 	op.client, op.id, op.qos = c, p.ID, p.QoS
@@ -237,6 +237,11 @@ func (b *Broker) append(pub *publication, op *publishing) {
 	}
 	seq := b.store.Append(a, t)
 	op.seq = seq
+	if seq == 0 {
+		// Too much waits for the disk: nobody durable gets it, and the answer says so.
+		b.counters.DroppedFull += uint64(len(b.targets))
+		return
+	}
 	for i := range b.targets {
 		t := &b.targets[i]
 		t.m.state.Took(seq, t.qos, t.id)
