@@ -57,6 +57,17 @@ count() {
 	cat "$@" | grep -cE "^ *--- $word: " || true
 }
 
+# disorder prints of a log what is not in order: without the tests that passed, and what they said.
+disorder() {
+	awk '
+		/^=== / || /^-test.shuffle/ || /no test files/ || /^PASS$/ { next }
+		/^# / || /^(vet: )?[^ ]+\.go:[0-9]+:[0-9]+: / { print; next } # does not compile
+		/^ *--- (PASS|SKIP): / || /^ok / { said = ""; next }
+		{ said = said $0 "\n" }
+		/^ *--- FAIL: / || /^FAIL/ { printf "%s", said; said = "" }
+		END { printf "%s", said }'
+}
+
 failed=()
 started=$SECONDS
 for stage; do
@@ -74,8 +85,7 @@ for stage; do
 	if [ $status != 0 ]; then
 		result=FAILED
 		failed+=("$stage")
-		# Only what is not in order; the whole of it is in the log.
-		grep -vE '^=== (RUN|PAUSE|CONT|NAME)|^ *--- (PASS|SKIP)|^PASS$|^ok |no test files|^-test.shuffle' "$log" | tail -n 80 || true
+		disorder <"$log" | tail -n 80
 	fi
 	printf '%-7s %-6s %5d passed %3d failed %3d skipped %5d s\n' "$stage" $result \
 		"$(count PASS "$log")" "$(count FAIL "$log")" "$(count SKIP "$log")" $((SECONDS - began))
