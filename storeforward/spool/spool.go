@@ -1,0 +1,517 @@
+package spool
+
+import (
+	"context"
+	"encoding/binary"
+	"errors"
+	"fmt"
+	"log/slog"
+	"math/bits"
+	"slices"
+	"sync"
+	"time"
+
+	"go.etcd.io/bbolt"
+
+	"dunlin/core/durable"
+	"dunlin/core/message"
+	"dunlin/storeforward/boltfile"
+)
+
+// Seq numbers the messages of one spool in the order in which they were stored, without holes.
+// 0 = none.
+type Seq uint64
+
+const (
+	// DefaultMaxBytes bounds what is pending.
+	DefaultMaxBytes = 128 << 20 << (bits.UintSize / 64) // 256 MiB; 128 MiB where addresses are short
+
+	// The state on disk says how far Next may go, so that it is known after a crash what may have
+	// been sent: that many records, about reserveBytes bytes of them. More would keep more
+	// messages at QoS 2 from giving way after a crash, fewer would cost commits.
+	reserveBytes = 4 << 20
+	reserveMin   = 64
+	reserveMax   = 8192
+
+	// saveAfter and saveCount bound what a crash repeats: acknowledgements that are not on disk.
+	saveAfter = time.Second
+	saveCount = 4096
+	// maxSweep bounds the records that one commit deletes: its dirty pages stay few.
+	maxSweep = 8192
+	// keepBuffer is the size of the encoding buffer that is kept from one commit to the next.
+	keepBuffer = 64 << 10
+)
+
+// Policy says what gives way when the spool is full.
+type Policy byte
+
+// The policies. What is in flight never gives way: if nothing else is there, the new message is
+// dropped under DropOldest, too.
+const (
+	DropOldest Policy = iota // the oldest messages that nobody has seen, counted as Full
+	DropNewest               // the new message, counted as Full
+	Reject                   // the new message is not accepted: its Append fails with ErrFull
+)
+
+var policies = [...]string{DropOldest: "drop_oldest", DropNewest: "drop_newest", Reject: "reject"}
+
+func (p Policy) String() string { return policies[p] }
+
+// ParsePolicy returns the policy of that name.
+func ParsePolicy(name string) (Policy, error) {
+	i := slices.Index(policies[:], name)
+	if i < 0 {
+		return 0, fmt.Errorf("spool: unknown policy %q: it must be drop_oldest, drop_newest or reject", name)
+	}
+	return Policy(i), nil
+}
+
+var (
+	// ErrFull says that the spool takes nothing more for now. The caller refuses the message with
+	// 0x97 or withholds its acknowledgement.
+	ErrFull = errors.New("spool: full")
+	// ErrClosed says that the spool was closed. The caller withholds the acknowledgement.
+	ErrClosed = errors.New("spool: closed")
+)
+
+// Clock tells how long ago a stamp was taken (platform/clock.History).
+type Clock interface {
+	Elapsed(boot uint32, millis uint64) time.Duration
+}
+
+// Options of a Spool. The zero value of a field means its default.
+type Options struct {
+	MaxBytes int64 // bytes of pending records; default DefaultMaxBytes
+	WhenFull Policy
+	Clock    Clock // nil: messages do not expire here
+	// Wake is called from a goroutine of the spool when there is something new to read; it must
+	// not block nor call the spool. nil = none.
+	Wake   func()
+	NoSync bool         // see boltfile.Options.NoSync
+	Log    *slog.Logger // nil = none
+}
+
+// Record is a message read back.
+type Record struct {
+	Seq      Seq
+	QoS      byte             // with which it goes up, 1 or 2
+	Dup      bool             // an earlier process may have sent it
+	Received bool             // QoS 2: its PUBREC was seen
+	Size     int              // bytes of its record
+	Message  *message.Message // owned by the caller
+}
+
+// Spool is the queue of one uplink. Append and Flush are for one goroutine, the broker's loop;
+// Next, Done, Received, Forget and GiveBack for another one, the uplink's. The rest may be
+// called from anywhere.
+type Spool struct {
+	file   *boltfile.File
+	writer *boltfile.Writer[op]
+	o      Options
+
+	horizon Seq // an earlier process may have sent this and everything before; constant
+
+	// Of the transaction in progress, on the writer's goroutine.
+	tx     delta
+	values []byte // records of the transaction, reused
+
+	mu     sync.Mutex  // guards what follows
+	st     state       // what is on disk, and what Done, Received and Forget have changed since
+	dirty  bool        // the last record "cursor" written does not say what st says
+	saving bool        // an operation that writes it is queued
+	acks   int         // Done since the last commit began
+	queued int64       // bytes of Appends on their way to disk
+	swept  Seq         // nothing is in the file up to here
+	taken  map[Seq]int // handed out by Next and not done, with their sizes
+	high   Seq         // highest Seq handed out and not given back
+	reach  Seq         // highest Seq ever handed out, or the horizon
+	hungry bool        // Next stopped at the limit
+	// evicting is the first Seq that the transaction in progress may evict, 0 = it evicts
+	// nothing: Next hands out nothing from there on.
+	evicting Seq
+	closed   bool
+}
+
+// delta is what a transaction adds to the state if it succeeds.
+type delta struct {
+	stored  int
+	last    Seq
+	source  durable.Seq
+	ledger  Ledger // to be added, except Pending and PendingBytes
+	pending int64  // change
+	bytes   int64  // change
+	evicted []span
+	swept   Seq
+	limit   Seq
+}
+
+func (d *delta) addTo(st *state) {
+	st.last = max(st.last, d.last)
+	st.source = max(st.source, d.source)
+	st.limit = d.limit
+	st.ledger.Accepted += d.ledger.Accepted
+	for o, n := range d.ledger.Out {
+		st.ledger.Out[o] += n
+	}
+	st.ledger.Pending += uint64(d.pending)
+	st.ledger.PendingBytes += d.bytes
+	for _, p := range d.evicted {
+		st.done(p.lo, p.hi)
+	}
+}
+
+type opKind byte
+
+const (
+	opAppend   opKind = iota // store message
+	opDrop                   // count message as accepted and dropped
+	opAnswer                 // nothing but the answer
+	opSave                   // write the state
+	opReceived               // the same, for a note that somebody waits for
+)
+
+// op is one operation on its way to disk.
+type op struct {
+	kind   opKind
+	qos    byte
+	reason Outcome // of opDrop
+	msg    *message.Message
+	source durable.Seq
+	size   int
+	done   func(error)
+	err    error // of opAnswer
+}
+
+// The buckets and the key of FORMAT "dunlin.uplink", version 1.
+var (
+	bucketMessages = []byte("messages")
+	bucketState    = []byte("state")
+	keyCursor      = []byte("cursor")
+)
+
+// Open opens the spool at path, or makes it. Errors are those of boltfile.Open.
+func Open(path string, o Options) (*Spool, error) {
+	if o.MaxBytes <= 0 {
+		o.MaxBytes = DefaultMaxBytes
+	}
+	if o.Log == nil {
+		o.Log = slog.New(slog.DiscardHandler)
+	}
+	file, err := boltfile.Open(path, boltfile.Options{
+		Format: "dunlin.uplink", Version: 1,
+		Buckets:  []string{string(bucketMessages), string(bucketState)},
+		MaxBytes: o.MaxBytes + o.MaxBytes/2,
+		NoSync:   o.NoSync, Log: o.Log,
+	})
+	if err != nil {
+		return nil, fmt.Errorf("spool: %w", err)
+	}
+	s := &Spool{file: file, o: o, taken: make(map[Seq]int)}
+	if err := s.restore(); err != nil {
+		return nil, errors.Join(fmt.Errorf("spool: open %s: %w", path, err), file.Close())
+	}
+	s.writer = boltfile.NewWriter(file, boltfile.WriterOptions[op]{
+		Apply: s.apply,
+		Done:  s.committed,
+		Size:  func(o op) int { return o.size },
+	})
+	return s, nil
+}
+
+// Append hands over a message with the topic under which it goes up and the quality of service
+// 1 or 2 with which it does. done is called once, from any goroutine, also from within Append:
+// with nil when the message is on disk, or a policy has dropped and counted it, or its source
+// was taken over before; with ErrFull, ErrClosed or the error of the disk if it was not accepted.
+//
+// source is its number in the broker's own store, ascending from call to call, if it must be
+// taken over once only, otherwise 0.
+func (s *Spool) Append(m *message.Message, qos byte, source durable.Seq, done func(error)) {
+	if qos < 1 || qos > 2 {
+		panic(fmt.Sprintf("spool: internal error: append with qos %d", qos))
+	}
+	o := op{kind: opAppend, qos: qos, msg: m, source: source, size: maxRecord(m), done: done}
+	charge := int64(o.size + overhead)
+	s.mu.Lock()
+	switch {
+	case s.closed:
+		o = op{kind: opAnswer, done: done, err: ErrClosed}
+	case source != 0 && source <= s.st.source:
+		o = op{kind: opAnswer, done: done}
+	case charge > s.o.MaxBytes:
+		o.kind, o.reason = opDrop, TooLarge
+	case s.st.ledger.PendingBytes+s.queued+charge <= s.o.MaxBytes:
+	case s.o.WhenFull == DropNewest:
+		o.kind, o.reason = opDrop, Full
+	case s.o.WhenFull == Reject:
+		o = op{kind: opAnswer, done: done, err: ErrFull}
+	}
+	if o.kind != opAppend {
+		o.msg, o.size = nil, 0
+	} else {
+		s.queued += charge
+	}
+	s.mu.Unlock()
+	err := s.writer.Add(o)
+	if err == nil {
+		return
+	}
+	if o.kind == opAppend {
+		s.mu.Lock()
+		s.queued -= charge
+		s.mu.Unlock()
+	}
+	if errors.Is(err, boltfile.ErrFull) {
+		err = fmt.Errorf("%w: %w", ErrFull, err)
+	}
+	if done != nil {
+		done(err)
+	}
+}
+
+// Flush hands what was appended to the writer and returns at once.
+func (s *Spool) Flush() { s.writer.Flush() }
+
+// Next reads messages behind after in order, at most n and about maxBytes bytes, but one if
+// there is one. What is too old it counts as expired, what is damaged as damaged, and reads on.
+// What it returns is in flight until Done or GiveBack. Only an empty result says that there is
+// nothing more to read until the next Wake.
+func (s *Spool) Next(after Seq, n, maxBytes int) ([]Record, error) {
+	for n > 0 {
+		found, err := s.read(after, n, maxBytes)
+		if err != nil {
+			return nil, fmt.Errorf("spool: read behind %d: %w", after, err)
+		}
+		records, again := s.take(after, found)
+		if !again {
+			return records, nil
+		}
+		after = found[len(found)-1].Seq
+	}
+	return nil, nil
+}
+
+// found is a record as read, before anybody decided about it.
+type found struct {
+	Record
+	damaged bool
+}
+
+// read copies records out of the file.
+func (s *Spool) read(after Seq, n, maxBytes int) (all []found, err error) {
+	err = s.file.View(func(tx *bbolt.Tx) error {
+		c := tx.Bucket(bucketMessages).Cursor()
+		size := 0
+		for k, v := c.Seek(key(after + 1)); len(k) == 8 && len(all) < n; k, v = c.Next() {
+			if size += len(v); len(all) > 0 && size > maxBytes {
+				return nil
+			}
+			f := found{Record: Record{Seq: Seq(binary.BigEndian.Uint64(k)), Size: len(v) + overhead}}
+			var ok bool
+			f.Message, f.QoS, ok = parseRecord(f.Seq, v)
+			f.damaged = !ok
+			all = append(all, f)
+		}
+		return nil
+	})
+	return all, err
+}
+
+// take decides about records that were read behind after, and marks what is left as in flight.
+// It says again if none is left, but there may be more behind them.
+func (s *Spool) take(after Seq, all []found) (records []Record, again bool) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	for _, f := range all {
+		if s.evicting != 0 && f.Seq >= s.evicting {
+			return records, false // the writer may be deleting it; there will be a wake-up
+		}
+		if f.Seq > s.st.last || s.st.isDone(f.Seq) {
+			continue
+		}
+		if f.Seq > s.st.limit {
+			s.hungry = true
+			s.save()
+			return records, false
+		}
+		if f.damaged {
+			s.o.Log.Error("message in the spool is damaged, it is left out", "path", s.file.Path(), "seq", uint64(f.Seq))
+			s.out(f.Seq, f.Size, Damaged)
+			continue
+		}
+		s.fill(after, f.Seq)
+		after = f.Seq
+		_, f.Received = slices.BinarySearch(s.st.received, f.Seq)
+		if !s.protected(f.Seq, f.QoS) && s.expired(f.Message) {
+			s.out(f.Seq, f.Size, Expired)
+			continue
+		}
+		f.Dup = f.Seq <= s.horizon
+		s.taken[f.Seq] = f.Size
+		s.high = max(s.high, f.Seq)
+		s.reach = max(s.reach, f.Seq)
+		records = append(records, f.Record)
+	}
+	if s.st.limit < s.st.last && s.st.limit-s.reach < s.reserve()/2 {
+		s.save()
+	}
+	return records, len(records) == 0 && len(all) > 0
+}
+
+// fill counts what should be between after and seq and is not there as damaged: the cursor would
+// wait for it for ever.
+func (s *Spool) fill(after, seq Seq) {
+	for at := s.st.undone(after + 1); at < seq; at = s.st.undone(at + 1) {
+		s.o.Log.Error("message is missing in the spool", "path", s.file.Path(), "seq", uint64(at))
+		s.out(at, 0, Damaged)
+	}
+}
+
+// reserve is how far Next may go beyond what it has handed out; the caller holds mu.
+func (s *Spool) reserve() Seq {
+	average := s.st.ledger.PendingBytes / int64(max(s.st.ledger.Pending, 1))
+	return Seq(min(max(reserveBytes/max(average, 1), reserveMin), reserveMax))
+}
+
+// protected reports whether the remote end may know of a message by its packet identifier: if it
+// left the queue now, another message with that identifier would be taken for it.
+func (s *Spool) protected(seq Seq, qos byte) bool { return qos == 2 && seq <= s.horizon }
+
+// expired reports whether m is past its Message Expiry Interval.
+func (s *Spool) expired(m *message.Message) bool {
+	if !m.HasExpiry || s.o.Clock == nil {
+		return false
+	}
+	return s.o.Clock.Elapsed(m.Received.Boot, m.Received.Millis) >= time.Duration(m.Expiry)*time.Second
+}
+
+// Done takes a message that Next returned out of the spool. It is on disk with a later commit.
+func (s *Spool) Done(seq Seq, o Outcome) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	size, ok := s.taken[seq]
+	if !ok {
+		panic(fmt.Sprintf("spool: internal error: message %d is done, but was not in flight", seq))
+	}
+	delete(s.taken, seq)
+	s.out(seq, size, o)
+}
+
+// out takes seq out of the queue in memory; the caller holds mu.
+func (s *Spool) out(seq Seq, size int, o Outcome) {
+	s.st.done(seq, seq)
+	s.st.ledger.Out[o]++
+	s.st.ledger.Pending--
+	s.st.ledger.PendingBytes -= int64(size)
+	s.acks++
+	s.touch()
+}
+
+// save has the state written as soon as the writer is free; the caller holds mu.
+func (s *Spool) save() {
+	s.dirty = true
+	if !s.closed {
+		_ = s.writer.Add(op{kind: opSave})
+		s.writer.Flush()
+	}
+}
+
+// touch has the state written within saveAfter; the caller holds mu.
+func (s *Spool) touch() {
+	s.dirty = true
+	switch {
+	case s.closed:
+	case !s.saving:
+		s.saving = true
+		// It is of size 0, and refused only after Close, which writes the state itself.
+		_ = s.writer.AddWithin(op{kind: opSave}, saveAfter)
+		s.writer.Flush()
+	case s.acks == saveCount:
+		s.writer.Within(0)
+		s.writer.Flush()
+	}
+}
+
+// Received notes that the PUBREC of a message was seen; done is called from any goroutine when
+// that is on disk. If the disk fails, it is tried again until it succeeds or the spool is closed,
+// when done is not called any more.
+func (s *Spool) Received(seq Seq, done func()) { s.note(seq, true, done) }
+
+// Forget takes that note back; done as for Received.
+func (s *Spool) Forget(seq Seq, done func()) { s.note(seq, false, done) }
+
+func (s *Spool) note(seq Seq, on bool, done func()) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	s.st.setReceived(seq, on)
+	s.dirty = true
+	if s.closed {
+		return
+	}
+	_ = s.writer.Add(op{kind: opReceived, done: func(error) { done() }})
+	s.writer.Flush()
+}
+
+// GiveBack says that of the messages that Next returned those behind after were not sent: they
+// may expire and give way again, and Next returns them again.
+func (s *Spool) GiveBack(after Seq) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	for seq := range s.taken {
+		if seq > after {
+			delete(s.taken, seq)
+		}
+	}
+	s.high = min(s.high, after)
+}
+
+// Floor returns the Seq up to which everything is done: where Next starts after Open.
+func (s *Spool) Floor() Seq {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	return s.st.floor
+}
+
+// Ledger returns the counts of this moment.
+func (s *Spool) Ledger() Ledger {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	return s.st.ledger
+}
+
+// CountPending walks the file and returns how many messages are pending in it and the bytes of
+// their records, and the ledger that stands in the same file at that moment.
+func (s *Spool) CountPending() (n uint64, bytes int64, l Ledger, err error) {
+	err = s.file.View(func(tx *bbolt.Tx) error {
+		st, ok := parseState(tx.Bucket(bucketState).Get(keyCursor))
+		if !ok {
+			return errors.New("spool: its cursor is damaged")
+		}
+		l = st.ledger
+		c := tx.Bucket(bucketMessages).Cursor()
+		for k, v := c.Seek(key(st.floor + 1)); k != nil; k, v = c.Next() {
+			if seq := Seq(binary.BigEndian.Uint64(k)); !st.isDone(seq) {
+				n++
+				bytes += int64(len(v) + overhead)
+			}
+		}
+		return nil
+	})
+	return n, bytes, l, err
+}
+
+// Close writes what was handed over and closes the file. It returns the first error; messages
+// whose done was not called with nil are not on disk.
+func (s *Spool) Close(ctx context.Context) error {
+	s.mu.Lock()
+	if s.closed {
+		s.mu.Unlock()
+		return nil
+	}
+	s.closed, s.dirty = true, true
+	_ = s.writer.Add(op{kind: opSave})
+	s.mu.Unlock()
+	err := s.writer.Close(ctx)
+	return errors.Join(err, s.file.Close())
+}
+
+func key(s Seq) []byte { return binary.BigEndian.AppendUint64(nil, uint64(s)) }
