@@ -206,6 +206,7 @@ func (f *File) open() error {
 		FreelistType:   bbolt.FreelistMapType,
 		NoFreelistSync: true,
 		NoSync:         f.opts.NoSync,
+		NoGrowSync:     f.opts.NoSync,
 		OpenFile: func(name string, flag int, mode os.FileMode) (*os.File, error) {
 			fd, err := os.OpenFile(name, flag, mode)
 			f.fd = fd

@@ -96,7 +96,7 @@ func await[V any](t testing.TB, a *answers, m map[durable.Token]V, k durable.Tok
 // bench is a store under test.
 type bench struct {
 	*Store
-	*answers
+	a     *answers
 	t     testing.TB
 	path  string
 	token durable.Token
@@ -108,8 +108,8 @@ func start(t testing.TB, path string, o Options) *bench {
 	if err != nil {
 		t.Fatal(err)
 	}
-	b := &bench{Store: s, answers: newAnswers(), t: t, path: path}
-	s.Start(b.answers)
+	b := &bench{Store: s, a: newAnswers(), t: t, path: path}
+	s.Start(b.a)
 	t.Cleanup(func() { s.Close(context.Background()) }) // t's context has ended by then
 	return b
 }
@@ -120,7 +120,7 @@ func (b *bench) read(n durable.SessionNumber, after durable.Seq, max, bytes int)
 	k := b.next()
 	b.Store.Read(n, after, max, bytes, k)
 	b.Flush()
-	return b.arrived(b.t, k)
+	return b.a.arrived(b.t, k)
 }
 
 func (b *bench) next() durable.Token {
@@ -134,7 +134,7 @@ func (b *bench) commit(op func(k durable.Token)) durable.Completion {
 	k := b.next()
 	op(k)
 	b.Flush()
-	return b.wait(b.t, k)
+	return b.a.wait(b.t, k)
 }
 
 func (b *bench) put(n durable.SessionNumber) {
@@ -304,10 +304,10 @@ func TestDoneBeforeTheCommitIsNotWritten(t *testing.T) {
 	b.Done(2, s1, durable.Delivered)
 	b.Done(1, s2, durable.Delivered)
 	b.Flush()
-	if c := b.wait(t, k1); c.Err != nil || c.Seq != s1 {
+	if c := b.a.wait(t, k1); c.Err != nil || c.Seq != s1 {
 		t.Errorf("got %+v", c)
 	}
-	b.wait(t, k2)
+	b.a.wait(t, k2)
 	b = b.crash()
 	if got := b.records(); !slices.Equal(got, []durable.Seq{s2}) {
 		t.Errorf("records %v are on disk, want %v", got, []durable.Seq{s2})

@@ -1,0 +1,170 @@
+package sessionstore
+
+import (
+	"cmp"
+	"context"
+	"fmt"
+	"maps"
+	"math/rand/v2"
+	"os"
+	"path/filepath"
+	"slices"
+	"strconv"
+	"testing"
+
+	gocmp "github.com/google/go-cmp/cmp"
+	"golang.org/x/sys/unix"
+
+	"dunlin/core/durable"
+)
+
+// breakFile makes every write to the open file at path fail, until it is opened again.
+func breakFile(t testing.TB, path string) {
+	t.Helper()
+	fds, err := os.ReadDir("/proc/self/fd")
+	if err != nil {
+		t.Fatal(err)
+	}
+	for _, e := range fds {
+		if name, _ := os.Readlink("/proc/self/fd/" + e.Name()); name != path {
+			continue
+		}
+		fd, _ := strconv.Atoi(e.Name())
+		r, err := unix.Open(path, unix.O_RDONLY|unix.O_CLOEXEC, 0)
+		if err != nil {
+			t.Fatal(err)
+		}
+		if err := unix.Dup3(r, fd, unix.O_CLOEXEC); err != nil {
+			t.Fatal(err)
+		}
+		unix.Close(r)
+		return
+	}
+	t.Fatalf("%s is not open", path)
+}
+
+func TestAFailedCommitRevokesItsMessagesAndNothingElse(t *testing.T) {
+	b := newStore(t)
+	b.put(1)
+	old := b.add("old", 1)
+	breakFile(t, b.path)
+	k1, k2, k3 := b.next(), b.next(), b.next()
+	s := b.Append(durable.Append{Message: note("lost"), Receivers: receivers(2, 1), Publisher: 1, PublisherID: 7}, k1)
+	b.PutSession(&durable.Session{Number: 2, ClientID: "c2"}, k2)
+	b.Done(1, old, durable.Delivered)
+	b.Flush()
+	if c := b.a.wait(t, k1); c.Err == nil || c.Seq != s {
+		t.Fatalf("got %+v, want an error", c)
+	}
+	if c := b.a.wait(t, k2); c.Err == nil {
+		t.Fatal("the session was acknowledged")
+	}
+	b.Append(durable.Append{Message: note("new"), Receivers: receivers(2, 1, 2)}, k3)
+	b.Flush()
+	if c := b.a.wait(t, k3); c.Err != nil {
+		t.Fatalf("the store did not come back: %v", c.Err)
+	}
+	equal(t, "queue", texts(b.read(1, 0, 10, 1<<20).Entries), []string{"new"})
+	b = b.crash()
+	rs := b.Sessions()
+	if len(rs) != 2 || rs[0].Pending != 1 || rs[1].Pending != 1 || len(rs[0].Incoming) != 0 {
+		t.Errorf("restored %+v, want two sessions with a message each, and no incoming id", rs)
+	}
+	if l := b.Ledger(); l.Accepted != 3 || l.Left[durable.Delivered] != 1 || l.Pending != 2 {
+		t.Errorf("got ledger %+v", l)
+	}
+}
+
+// Whatever fails when: what was answered with success is there, what was answered with an error is
+// not, and the rest is true.
+func TestFailedCommitsLoseNothingThatWasAnswered(t *testing.T) {
+	for seed := range uint64(*seeds / 10) {
+		r := rand.New(rand.NewPCG(seed, 2))
+		b := start(t, filepath.Join(t.TempDir(), "sessions.db"), testOptions())
+		g := script{r: r, apart: true}
+		now := newModel()
+		var ops []op
+		for range 100 + r.IntN(100) {
+			o := g.next(now)
+			ops = append(ops, o)
+			k := durable.Token(0)
+			if o.token {
+				k = durable.Token(len(ops))
+			}
+			o.store(b, k)
+			o.model(now)
+			if r.IntN(3) == 0 {
+				b.Flush()
+			}
+			if r.IntN(100) == 0 {
+				breakFile(t, b.path)
+			}
+			if r.IntN(20) == 0 && k != 0 {
+				b.Flush()
+				b.a.wait(t, k)
+			}
+		}
+		// A commit that works, in case the file is broken now.
+		for k := durable.Token(1 << 32); ; k++ {
+			b.Release(0, 0, k)
+			b.Flush()
+			if b.a.wait(t, k).Err == nil {
+				break
+			}
+		}
+		want := newModel()
+		failed := 0
+		for i, o := range ops {
+			fn := o.model
+			if o.token && b.a.wait(t, durable.Token(i+1)).Err != nil {
+				failed++
+				if o.revoked != nil {
+					fn = o.revoked
+				}
+			}
+			fn(want)
+		}
+		if err := b.Close(context.Background()); err != nil {
+			t.Fatal(err)
+		}
+		s, err := Open(b.path, testOptions())
+		if err != nil {
+			t.Fatal(err)
+		}
+		got := dump(t, s).normal()
+		if l := s.Ledger(); l.Accepted != l.Gone()+l.Pending {
+			t.Errorf("seed %d: ledger %+v", seed, l)
+		}
+		s.Close(context.Background())
+		// What was revoked is not in the counts, what was done with it before is. The same goes for
+		// the order of ids.
+		for _, m := range []*model{want, got} {
+			m.Total = Counts{}
+			for q := range maps.Values(m.Sessions) {
+				q.Counts = Counts{}
+				slices.SortFunc(q.Outgoing, func(a, b durable.Outgoing) int { return cmp.Compare(a.ID, b.ID) })
+				slices.Sort(q.Incoming)
+			}
+		}
+		if diff := gocmp.Diff(want.normal(), got); diff != "" {
+			t.Fatalf("seed %d, %d operations failed (-want +got):\n%s", seed, failed, diff)
+		}
+	}
+}
+
+func TestReadsWaitForAFailedFileToComeBack(t *testing.T) {
+	b := newStore(t)
+	b.put(1)
+	b.add("x", 1)
+	for i := range 5 {
+		breakFile(t, b.path)
+		b.PutSession(&durable.Session{Number: 1, ClientID: fmt.Sprint(i)}, b.next())
+		b.Flush()
+		if got := b.read(1, 0, 10, 1<<20); got.Err != nil || len(got.Entries) != 1 {
+			t.Fatalf("got %+v", got)
+		}
+		if c := b.a.wait(t, b.token-1); c.Err == nil {
+			t.Fatal("the commit worked: the test tests nothing")
+		}
+	}
+}
