@@ -80,3 +80,25 @@ func TestUnitIsUnderstoodAndHardened(t *testing.T) {
 	// In tenths: 1.5 of 10, where 9.6 is a service without any sandbox.
 	run(t, "systemd-analyze", "security", "--offline=true", "--threshold=15", filepath.Join(root, unit))
 }
+
+// The broker reads whether the clock is synchronised (adjtimex) and which boot it is in
+// (/proc/sys); without them message expiry trusts a clock that is years off. A container forbids
+// adjtimex by itself, so only the text of the unit can tell.
+func TestUnitLeavesTheClockReadable(t *testing.T) {
+	unit, err := os.ReadFile("../../packaging/dunlin.service")
+	if err != nil {
+		t.Fatal(err)
+	}
+	settings := map[string]bool{}
+	for line := range strings.Lines(string(unit)) {
+		settings[strings.TrimSpace(line)] = true
+	}
+	if !settings["SystemCallFilter=adjtimex clock_adjtime"] {
+		t.Error("adjtimex is not allowed")
+	}
+	for _, hides := range []string{"ProtectClock=yes", "ProcSubset=pid"} {
+		if settings[hides] {
+			t.Errorf("%s hides the clock", hides)
+		}
+	}
+}
