@@ -271,6 +271,9 @@ func (s *Store) Flush() {
 	if len(s.ready) > 0 {
 		s.wake.Signal()
 	}
+	w := s.w
 	s.mu.Unlock()
-	s.w.Flush()
+	if w != nil {
+		w.Flush()
+	}
 }

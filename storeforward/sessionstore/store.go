@@ -76,7 +76,7 @@ type Store struct {
 	opts    Options
 	log     *slog.Logger
 	file    *boltfile.File
-	w       *boltfile.Writer[*txn] // nil before Start
+	w       *boltfile.Writer[*txn] // nil before Start, which holds mu
 	c       durable.Completer
 	history *clock.History
 
@@ -177,19 +177,22 @@ func (s *Store) History() *clock.History { return s.history }
 // WasClean reports whether the file was found as a clean stop leaves it.
 func (s *Store) WasClean() bool { return s.file.WasClean() }
 
-// Start lets the store work; c takes its answers. It must be called once, before the first
-// operation.
+// Start lets the store work; c takes its answers. It must be called once. Operations before it
+// are collected, and nothing is committed or answered.
 func (s *Store) Start(c durable.Completer) {
+	s.mu.Lock()
 	s.c = c
 	s.w = boltfile.NewWriter(s.file, boltfile.WriterOptions[*txn]{
 		Apply:  func(tx *boltTx, batch []*txn) error { return s.apply(tx, batch[0]) },
 		Done:   func(batch []*txn, err error) { s.done(batch[0], err) },
 		Single: true,
 	})
+	for _, t := range s.txns {
+		s.queue(t)
+	}
+	s.want(bootDelay)
 	// Owned by s; ends after Close has set closing; Close waits.
 	s.ending.Go(s.reading)
-	s.mu.Lock()
-	s.want(bootDelay)
 	s.mu.Unlock()
 	s.w.Flush()
 }

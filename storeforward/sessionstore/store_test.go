@@ -436,6 +436,23 @@ func TestTheBootIsSaved(t *testing.T) {
 	}
 }
 
+func TestOperationsBeforeStartAreAnsweredAfterIt(t *testing.T) {
+	s, err := Open(filepath.Join(t.TempDir(), "sessions.db"), testOptions())
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer s.Close(context.Background())
+	a := newAnswers()
+	s.PutSession(&durable.Session{Number: s.NextSession()}, 1)
+	s.Append(durable.Append{Message: note("early"), Receivers: receivers(1, 1)}, 2)
+	s.Read(1, 0, 10, 1<<20, 3)
+	s.Flush()
+	s.Start(a)
+	a.wait(t, 1)
+	a.wait(t, 2)
+	equal(t, "queue", texts(a.arrived(t, 3).Entries), []string{"early"})
+}
+
 func TestCloseSavesEverything(t *testing.T) {
 	b := newStore(t)
 	b.put(1)

@@ -118,17 +118,26 @@ func (s *Store) want(d time.Duration) *txn {
 		t.within = d
 		s.open = t
 		s.txns = append(s.txns, t)
-		// Never refused: it counts no bytes, and the writer is closed after the last operation.
-		if d == 0 {
-			s.w.Add(t)
-		} else {
-			s.w.AddWithin(t, d)
-		}
+		s.queue(t)
 	} else if d < t.within {
 		t.within = d
-		s.w.Within(d)
+		if s.w != nil {
+			s.w.Within(d)
+		}
 	}
 	return t
+}
+
+// queue hands t to the writer; what comes before Start stays in txns until then. It is never
+// refused: t counts no bytes, and the writer is closed after the last operation.
+func (s *Store) queue(t *txn) {
+	switch {
+	case s.w == nil:
+	case t.within == 0:
+		s.w.Add(t)
+	default:
+		s.w.AddWithin(t, t.within)
+	}
 }
 
 // seal closes t: nothing is added any more, and the state that goes with it is taken now. So the
