@@ -1,213 +1,301 @@
-// Package simnet is the network of the tests: a TCP proxy whose link can be cut, stalled and
-// slowed.
+// Package simnet is a bad network between a client and a server of a test: a TCP proxy on the
+// loopback that cuts, stalls and delays.
 package simnet
 
 import (
-	"fmt"
+	"errors"
+	"io"
 	"net"
 	"sync"
-	"sync/atomic"
 	"time"
 )
 
-// chunk is how much one side may be ahead of the other, bytes; TCP holds the sender back then.
-const chunk = 16 << 10
+const (
+	// chunk is what one read takes, and window how many chunks are under way in one direction of
+	// a connection: beyond, the sender is held back as by a full socket buffer.
+	chunk  = 16 << 10
+	window = 64
+)
 
-// Proxy forwards TCP connections to one target. A new Proxy's link is up. Its methods may be
-// called from any goroutine.
+// Proxy forwards TCP connections to one target. Its methods may be called from any goroutine.
 type Proxy struct {
 	listener net.Listener
 	target   string
-	wait     sync.WaitGroup // everything that Listen and accept started
+	done     chan struct{}  // closed by Close
+	running  sync.WaitGroup // every goroutine of the proxy
 
-	latency atomic.Int64 // nanoseconds that each chunk waits
-	cuts    atomic.Uint64
-
-	mu      sync.Mutex // guards what follows
-	up      bool
-	closed  bool
-	flowing chan struct{} // closed while bytes flow; open while stalled
-	conns   map[net.Conn]struct{}
+	mu       sync.Mutex // guards what follows
+	closed   bool
+	down     bool
+	stalled  chan struct{} // not nil: nothing moves until it is closed
+	latency  time.Duration // one way
+	allow    int64         // bytes towards the target before the next cut, -1 = no limit
+	links    map[*link]struct{}
+	accepted int
 }
 
-// Listen returns a Proxy to target, on a free loopback address. The caller calls Close.
+// link is one connection and its other half.
+type link struct {
+	client, server net.Conn
+	once           sync.Once
+	gone           chan struct{} // closed when the link is cut
+}
+
+// Listen starts a proxy on a free port of the loopback that forwards to target ("host:port").
 func Listen(target string) (*Proxy, error) {
 	l, err := net.Listen("tcp", "127.0.0.1:0")
 	if err != nil {
-		return nil, fmt.Errorf("simnet: %w", err)
+		return nil, err
 	}
-	p := &Proxy{
-		listener: l, target: target, up: true,
-		flowing: make(chan struct{}), conns: make(map[net.Conn]struct{}),
-	}
-	close(p.flowing)
-	// Owner: the Proxy. It ends when Close closes the listener; Close waits.
-	p.wait.Go(p.accept)
+	p := &Proxy{listener: l, target: target, done: make(chan struct{}), allow: -1, links: make(map[*link]struct{})}
+	p.running.Go(p.accept) // ends when Close closes the listener; Close waits
 	return p, nil
 }
 
-// Addr returns the address to connect to, host:port.
+// Addr returns the address that clients dial.
 func (p *Proxy) Addr() string { return p.listener.Addr().String() }
 
-// Cut closes every connection by a reset, with what was under way, and does so with new ones
-// until Restore.
+// Accepted returns how many connections were accepted so far.
+func (p *Proxy) Accepted() int {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	return p.accepted
+}
+
+// Cut resets every connection; new ones are accepted.
 func (p *Proxy) Cut() {
 	p.mu.Lock()
 	defer p.mu.Unlock()
-	p.up = false
-	p.cuts.Add(1)
-	p.drop()
+	p.cut()
 }
 
-// Drop closes every connection by a reset and leaves the link up.
-func (p *Proxy) Drop() {
-	p.mu.Lock()
-	defer p.mu.Unlock()
-	p.cuts.Add(1)
-	p.drop()
-}
-
-// drop resets all connections. p.mu is held.
-func (p *Proxy) drop() {
-	for c := range p.conns {
-		reset(c)
+func (p *Proxy) cut() {
+	for l := range p.links {
+		l.cut()
 	}
 }
 
-// Restore lets connections through again.
-func (p *Proxy) Restore() {
+// CutAfter resets every connection as soon as n more bytes went towards the target, counted over
+// all connections. The bytes up to there arrive, unless the reset overtakes them.
+func (p *Proxy) CutAfter(n int64) {
 	p.mu.Lock()
 	defer p.mu.Unlock()
-	p.up = true
+	p.allow = n
 }
 
-// Cuts returns how often Cut and Drop were called.
-func (p *Proxy) Cuts() uint64 { return p.cuts.Load() }
+// Down cuts the network: connections are reset, and so are new ones, until Up.
+func (p *Proxy) Down() {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	p.down = true
+	p.cut()
+}
 
-// Stall stops the bytes of every connection, which stays open, as a dead link does that nobody
-// has noticed. New connections are accepted and stall, too.
+// Up ends Down.
+func (p *Proxy) Up() {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	p.down = false
+}
+
+// Stall keeps every byte in both directions until Resume, without closing anything.
 func (p *Proxy) Stall() {
 	p.mu.Lock()
 	defer p.mu.Unlock()
-	select {
-	case <-p.flowing:
-		p.flowing = make(chan struct{})
-	default:
+	if p.stalled == nil {
+		p.stalled = make(chan struct{})
 	}
 }
 
-// Flow ends a stall; nothing was lost.
-func (p *Proxy) Flow() {
+// Resume ends Stall.
+func (p *Proxy) Resume() {
 	p.mu.Lock()
 	defer p.mu.Unlock()
-	select {
-	case <-p.flowing:
-	default:
-		close(p.flowing)
+	if p.stalled != nil {
+		close(p.stalled)
+		p.stalled = nil
 	}
 }
 
-// SetLatency holds back what is read from now on by d in each direction. One chunk waits at a
-// time, so it limits the rate, too: to 16 KiB in each d.
-func (p *Proxy) SetLatency(d time.Duration) { p.latency.Store(int64(d)) }
+// Delay sets the time that a byte takes in one direction.
+func (p *Proxy) Delay(d time.Duration) {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	p.latency = d
+}
 
-// Close closes the listener and every connection and returns when everything has ended. Closing
-// again does nothing.
+// Close cuts everything and ends the proxy.
 func (p *Proxy) Close() error {
 	p.mu.Lock()
-	var err error
-	if !p.closed {
-		p.closed = true
-		err = p.listener.Close()
+	if p.closed {
+		p.mu.Unlock()
+		return nil
 	}
-	p.drop()
+	p.closed, p.down = true, true
+	close(p.done)
+	err := p.listener.Close()
+	p.cut()
 	p.mu.Unlock()
-	p.Flow()
-	p.wait.Wait()
+	p.running.Wait()
 	return err
 }
 
 func (p *Proxy) accept() {
 	for {
-		below, err := p.listener.Accept()
+		c, err := p.listener.Accept()
 		if err != nil {
 			return
 		}
-		if !p.add(below) {
-			continue
-		}
-		// Owner: the Proxy. It ends with either side of the connection; Close waits.
-		p.wait.Go(func() { p.forward(below) })
+		p.running.Go(func() { p.serve(c) }) // ends when its link is cut or closed; Close waits
 	}
 }
 
-// add registers a connection. It resets it instead if the link is not up.
-func (p *Proxy) add(c net.Conn) bool {
+func (p *Proxy) serve(client net.Conn) {
+	l := &link{client: client, gone: make(chan struct{})}
 	p.mu.Lock()
-	defer p.mu.Unlock()
-	if !p.up || p.closed {
-		reset(c)
-		return false
-	}
-	p.conns[c] = struct{}{}
-	return true
-}
-
-func (p *Proxy) remove(c net.Conn) {
-	p.mu.Lock()
-	defer p.mu.Unlock()
-	delete(p.conns, c)
-	c.Close()
-}
-
-// forward connects below with the target until one of them ends.
-func (p *Proxy) forward(below net.Conn) {
-	defer p.remove(below)
-	above, err := net.Dial("tcp", p.target)
-	if err != nil {
-		reset(below)
-		return
-	}
-	if !p.add(above) {
-		return
-	}
-	defer p.remove(above)
-	var both sync.WaitGroup
-	// Owner: forward, which waits. Each ends with its source, and ends the other one.
-	both.Go(func() { p.pump(above, below) })
-	both.Go(func() { p.pump(below, above) })
-	both.Wait()
-}
-
-// pump copies from src to dst until one of them ends.
-func (p *Proxy) pump(dst, src net.Conn) {
-	defer dst.Close()
-	defer src.Close()
-	buf := make([]byte, chunk)
-	for {
-		n, err := src.Read(buf)
-		if d := time.Duration(p.latency.Load()); d > 0 && n > 0 {
-			<-time.After(d)
-		}
+	p.accepted++
+	p.links[l] = struct{}{}
+	down := p.down
+	p.mu.Unlock()
+	defer func() {
 		p.mu.Lock()
-		flowing := p.flowing
+		delete(p.links, l)
 		p.mu.Unlock()
-		<-flowing
-		if n > 0 {
-			if _, err := dst.Write(buf[:n]); err != nil {
+	}()
+	if down {
+		l.cut()
+		return
+	}
+	server, err := net.Dial("tcp", p.target)
+	if err != nil {
+		l.cut()
+		return
+	}
+	p.mu.Lock()
+	l.server = server
+	p.mu.Unlock()
+	select {
+	case <-l.gone:
+		server.Close()
+		return
+	default:
+	}
+	var both sync.WaitGroup
+	both.Go(func() { p.copy(l, server, client, true) })
+	both.Go(func() { p.copy(l, client, server, false) })
+	both.Wait()
+	// Without a reset, so that what is still on its way arrives.
+	l.once.Do(func() {
+		close(l.gone)
+		client.Close()
+		server.Close()
+	})
+}
+
+// cut resets both halves: linger 0 sends an RST instead of what is still buffered.
+func (l *link) cut() {
+	l.once.Do(func() {
+		close(l.gone)
+		for _, c := range []net.Conn{l.client, l.server} {
+			if c != nil {
+				c.(*net.TCPConn).SetLinger(0)
+				c.Close()
+			}
+		}
+	})
+}
+
+type parcel struct {
+	b   []byte
+	due time.Time
+}
+
+// copy forwards one direction. An end of file is passed on; an error cuts the link.
+func (p *Proxy) copy(l *link, dst, src net.Conn, up bool) {
+	parcels := make(chan parcel, window)
+	var reader sync.WaitGroup
+	defer reader.Wait()
+	reader.Go(func() { // ends with src, which cut closes; copy waits
+		defer close(parcels)
+		for {
+			b := make([]byte, chunk)
+			n, err := src.Read(b)
+			if n > 0 {
+				p.mu.Lock()
+				due := time.Now().Add(p.latency)
+				p.mu.Unlock()
+				select {
+				case parcels <- parcel{b[:n], due}:
+				case <-l.gone:
+					return
+				}
+			}
+			if err != nil {
+				if !errors.Is(err, io.EOF) {
+					l.cut()
+				}
 				return
 			}
 		}
-		if err != nil {
+	})
+	for m := range parcels {
+		if !p.wait(l, m.due) {
+			return
+		}
+		b, cut := m.b, false
+		if up {
+			b, cut = p.spend(b)
+		}
+		if _, err := dst.Write(b); err != nil {
+			l.cut()
+			return
+		}
+		if cut {
+			p.Cut()
 			return
 		}
 	}
+	dst.(*net.TCPConn).CloseWrite()
 }
 
-// reset closes a connection by RST: what is under way is lost.
-func reset(c net.Conn) {
-	if t, ok := c.(*net.TCPConn); ok {
-		t.SetLinger(0)
+// spend takes b off what CutAfter allows.
+func (p *Proxy) spend(b []byte) (allowed []byte, cut bool) {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	if p.allow < 0 {
+		return b, false
 	}
-	c.Close()
+	if int64(len(b)) < p.allow {
+		p.allow -= int64(len(b))
+		return b, false
+	}
+	b = b[:p.allow]
+	p.allow = -1
+	return b, true
+}
+
+// wait returns true when the moment has come and nothing is stalled, false if the link is cut.
+func (p *Proxy) wait(l *link, due time.Time) bool {
+	if d := time.Until(due); d > 0 {
+		t := time.NewTimer(d)
+		defer t.Stop()
+		select {
+		case <-t.C:
+		case <-l.gone:
+			return false
+		}
+	}
+	for {
+		p.mu.Lock()
+		stalled := p.stalled
+		p.mu.Unlock()
+		if stalled == nil {
+			return true
+		}
+		select {
+		case <-stalled:
+		case <-l.gone:
+			return false
+		}
+	}
 }
