@@ -59,8 +59,9 @@ func (r *Raw) Closed(ctx context.Context) (code packet.ReasonCode, said bool, er
 			}
 			code, said = d.Code, true
 		case h.Type == packet.CONNACK:
-			// One who does not know the version answers in an older form, without properties.
-			v := r.Version
+			// One who does not know the version answers in a form of its own choice, with
+			// properties or without.
+			v := packet.V5
 			if len(body) == 2 {
 				v = packet.V311
 			}

@@ -288,7 +288,7 @@ func TestKillsLoseNothing(t *testing.T) {
 	for _, version := range []packet.Version{packet.V5, packet.V311} {
 		t.Run(fmt.Sprintf("version %d", version), func(t *testing.T) {
 			r := newRig(t, version, 2)
-			r.link.Cut()
+			r.link.Down()
 			online, load := r.start(r.online.Run), r.load()
 			for kill := range 20 {
 				var roaming *devices
@@ -302,7 +302,7 @@ func TestKillsLoseNothing(t *testing.T) {
 			}
 			load.halt()
 			online.halt()
-			r.link.Restore()
+			r.link.Up()
 			r.finish()
 		})
 	}
@@ -317,11 +317,11 @@ func TestKillsWhileForwardingLoseNothing(t *testing.T) {
 		r.kill(500 + r.rng.Uint64N(2500))
 		switch kill % 3 {
 		case 1:
-			r.link.Drop()
-		case 2:
 			r.link.Cut()
+		case 2:
+			r.link.Down()
 			r.kill(500)
-			r.link.Restore()
+			r.link.Up()
 		}
 	}
 	load.halt()
@@ -332,7 +332,7 @@ func TestKillsWhileForwardingLoseNothing(t *testing.T) {
 // while they are being read.
 func TestKillsWhileDrainingLoseNothing(t *testing.T) {
 	r := newRig(t, packet.V5, 2)
-	r.link.Cut()
+	r.link.Down()
 	for _, p := range r.publishers {
 		p.Limit = 5000
 	}
@@ -364,6 +364,6 @@ func TestKillsWhileDrainingLoseNothing(t *testing.T) {
 			t.Fatal(err)
 		}
 	}
-	r.link.Restore()
+	r.link.Up()
 	r.finish()
 }

@@ -86,7 +86,7 @@ func TestLossesOfTheConnectionAreBridged(t *testing.T) {
 						t.Fatalf("%d messages arrived", r.Got.Count())
 					}
 				}
-				link.Drop()
+				link.Cut()
 			}
 			running.Wait()
 			want := tly.Snapshot()

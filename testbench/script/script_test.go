@@ -94,7 +94,7 @@ func TestCutLinkAndKilledGatewayLoseNothing(t *testing.T) {
 			}
 
 			publish(20_000)
-			link.Cut()
+			link.Down()
 			publish(100_000)
 			if err := gateway.Kill(); err != nil {
 				t.Fatal(err)
@@ -107,7 +107,7 @@ func TestCutLinkAndKilledGatewayLoseNothing(t *testing.T) {
 			publish(20_000)
 			start = time.Now()
 			had := above.Got.Count()
-			link.Restore()
+			link.Up()
 
 			want := tly.Snapshot()
 			if want.Count() != 140_000 {
