@@ -99,8 +99,7 @@ func boot(t *testing.T, deb, script string) (out, journal string) {
 }
 
 func TestServiceInABootedDebian(t *testing.T) {
-	deb, _ := pkg(run(t, "dpkg", "--print-architecture"), "deb")
-	out, journal := boot(t, deb, "testdata/boot.sh")
+	out, journal := boot(t, built(t).native(t), "testdata/boot.sh")
 	want, err := os.ReadFile("testdata/boot.txt")
 	if err != nil {
 		t.Fatal(err)

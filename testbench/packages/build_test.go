@@ -12,86 +12,100 @@ import (
 	"path/filepath"
 	"strconv"
 	"strings"
+	"sync"
 	"testing"
 	"time"
 )
 
-// What the packages of this run were built from and into.
-var built struct {
+// distribution is what the packages of this run were built from and into.
+type distribution struct {
 	version string
 	date    time.Time // of the commit; every file of a package carries it
-	tree    string    // a copy of the checkout
 	dir     string    // the packages
 	again   string    // the packages of a second build, elsewhere
 }
 
-// TestMain builds the packages twice, from two copies of the checkout in different places, with
-// different dates of the files and another umask, so that a difference in what comes out shows
-// what must not have an influence.
+// tmp is where both builds take place.
+var tmp string
+
 func TestMain(m *testing.M) {
 	os.Exit(func() int {
-		tmp, err := os.MkdirTemp("", "dunlin-packages-")
-		if err != nil {
+		var err error
+		if tmp, err = os.MkdirTemp("", "dunlin-packages-"); err != nil {
 			fmt.Fprintln(os.Stderr, err)
 			return 1
 		}
 		defer os.RemoveAll(tmp)
-		if err := build(tmp); err != nil {
-			fmt.Fprintf(os.Stderr, "packages do not build: %v\n", err)
-			return 1
-		}
 		return m.Run()
 	}())
 }
 
-func build(tmp string) error {
+var buildOnce = sync.OnceValues(build)
+
+// built returns the packages, which the first test that asks builds.
+func built(t *testing.T) *distribution {
+	t.Helper()
+	d, err := buildOnce()
+	if err != nil {
+		t.Fatalf("packages do not build: %v", err)
+	}
+	return d
+}
+
+// build builds the packages twice, from two copies of the checkout in different places, with
+// different dates of the files and another umask, so that a difference in what comes out shows
+// what must not have an influence.
+func build() (*distribution, error) {
 	const checkout = "../.."
 	version, err := output(exec.Command(checkout + "/packaging/version.sh"))
 	if err != nil {
-		return err
+		return nil, err
 	}
 	epoch, err := output(exec.Command("git", "-C", checkout, "log", "-1", "--format=%ct"))
 	if err != nil {
-		return err
+		return nil, err
 	}
 	seconds, err := strconv.ParseInt(epoch, 10, 64)
 	if err != nil {
-		return err
+		return nil, err
 	}
-	built.version, built.date = version, time.Unix(seconds, 0)
-	built.tree = filepath.Join(tmp, "first", "dunlin")
-	built.dir, built.again = filepath.Join(tmp, "dist"), filepath.Join(tmp, "again")
+	d := &distribution{
+		version: version,
+		date:    time.Unix(seconds, 0),
+		dir:     filepath.Join(tmp, "dist"),
+		again:   filepath.Join(tmp, "again"),
+	}
 
 	// One copy of the checkout and a copy of that, so that editing in the meantime is no difference.
-	if err := copyCheckout(checkout, built.tree); err != nil {
-		return err
+	first, second := filepath.Join(tmp, "first", "dunlin"), filepath.Join(tmp, "the second place")
+	if err := copyCheckout(checkout, first); err != nil {
+		return nil, err
 	}
-	second := filepath.Join(tmp, "the second place")
-	if err := os.CopyFS(second, os.DirFS(built.tree)); err != nil {
-		return err
+	if err := os.CopyFS(second, os.DirFS(first)); err != nil {
+		return nil, err
 	}
-	long := time.Unix(1e9, 0)
+	longAgo := time.Unix(1e9, 0)
 	err = filepath.WalkDir(second, func(path string, _ fs.DirEntry, err error) error {
 		if err != nil {
 			return err
 		}
-		return os.Chtimes(path, long, long)
+		return os.Chtimes(path, longAgo, longAgo)
 	})
 	if err != nil {
-		return err
+		return nil, err
 	}
 	for _, b := range []struct{ tree, dir, umask string }{
-		{built.tree, built.dir, "022"},
-		{second, built.again, "077"},
+		{first, d.dir, "022"},
+		{second, d.again, "077"},
 	} {
 		cmd := exec.Command("sh", "-c", `umask "$1"; exec packaging/build.sh "$2"`, "sh", b.umask, b.dir)
 		cmd.Dir = b.tree
 		cmd.Env = append(os.Environ(), "VERSION="+version, "SOURCE_DATE_EPOCH="+epoch)
 		if _, err := output(cmd); err != nil {
-			return err
+			return nil, err
 		}
 	}
-	return nil
+	return d, nil
 }
 
 // copyCheckout copies what git tracks or would track.
@@ -141,10 +155,17 @@ func run(t *testing.T, name string, args ...string) string {
 	return out
 }
 
-// pkg is the path of the package for an architecture, and of its second build.
-func pkg(arch, suffix string) (first, second string) {
-	name := fmt.Sprintf("dunlin_%s_%s.%s", built.version, arch, suffix)
-	return filepath.Join(built.dir, name), filepath.Join(built.again, name)
+// packages returns the path of the package for an architecture, and of its second build.
+func (d *distribution) packages(arch, suffix string) (first, second string) {
+	name := fmt.Sprintf("dunlin_%s_%s.%s", d.version, arch, suffix)
+	return filepath.Join(d.dir, name), filepath.Join(d.again, name)
+}
+
+// native returns the path of the .deb for this machine.
+func (d *distribution) native(t *testing.T) string {
+	t.Helper()
+	deb, _ := d.packages(run(t, "dpkg", "--print-architecture"), "deb")
+	return deb
 }
 
 // architectures of each format, with the compilation that its binary must come from.
@@ -159,7 +180,7 @@ var architectures = []struct{ format, arch, target string }{
 func TestBuildIsReproducible(t *testing.T) {
 	for _, a := range architectures {
 		t.Run(a.arch, func(t *testing.T) {
-			first, second := pkg(a.arch, a.format)
+			first, second := built(t).packages(a.arch, a.format)
 			one, err := os.ReadFile(first)
 			if err != nil {
 				t.Fatal(err)
@@ -176,7 +197,7 @@ func TestBuildIsReproducible(t *testing.T) {
 }
 
 func TestBuildMakesNothingElse(t *testing.T) {
-	files, err := os.ReadDir(built.dir)
+	files, err := os.ReadDir(built(t).dir)
 	if err != nil {
 		t.Fatal(err)
 	}

@@ -32,8 +32,8 @@ func contents(t *testing.T, r io.Reader) map[string]file {
 		if err != nil {
 			t.Fatal(err)
 		}
-		if !h.ModTime.Equal(built.date) {
-			t.Errorf("%s is of %v, want the commit's %v", h.Name, h.ModTime, built.date)
+		if !h.ModTime.Equal(built(t).date) {
+			t.Errorf("%s is of %v, want the commit's %v", h.Name, h.ModTime, built(t).date)
 		}
 		if h.Uid != 0 || h.Gid != 0 {
 			t.Errorf("%s belongs to %d:%d, want root", h.Name, h.Uid, h.Gid)
@@ -106,7 +106,7 @@ func TestDebHoldsTheService(t *testing.T) {
 			continue
 		}
 		t.Run(a.arch, func(t *testing.T) {
-			deb, _ := pkg(a.arch, "deb")
+			deb, _ := built(t).packages(a.arch, "deb")
 			files := contents(t, strings.NewReader(run(t, "dpkg-deb", "--fsys-tarfile", deb)))
 			checkFiles(t, files, map[string]int64{
 				"/usr/bin/dunlin":                     0o755,
@@ -127,7 +127,7 @@ func TestDebHoldsTheService(t *testing.T) {
 				"/postinst": 0o755, "/prerm": 0o755, "/postrm": 0o755,
 			})
 			checkFields(t, control["/control"].content, map[string]string{
-				"Package": "dunlin", "Version": built.version, "Architecture": a.arch, "Section": "net", "Priority": "optional",
+				"Package": "dunlin", "Version": built(t).version, "Architecture": a.arch, "Section": "net", "Priority": "optional",
 				"Depends": "adduser, init-system-helpers (>= 1.51)", "Recommends": "ca-certificates",
 			})
 			checkConffiles(t, control["/conffiles"].content, files, "/etc/dunlin/dunlin.yaml")
@@ -141,7 +141,7 @@ func TestIpkHoldsTheService(t *testing.T) {
 			continue
 		}
 		t.Run(a.arch, func(t *testing.T) {
-			ipk, _ := pkg(a.arch, "ipk")
+			ipk, _ := built(t).packages(a.arch, "ipk")
 			raw, err := os.ReadFile(ipk)
 			if err != nil {
 				t.Fatal(err)
@@ -171,7 +171,7 @@ func TestIpkHoldsTheService(t *testing.T) {
 				"/control": 0o644, "/conffiles": 0o644, "/postinst": 0o755, "/prerm": 0o755,
 			})
 			checkFields(t, control["/control"].content, map[string]string{
-				"Package": "dunlin", "Version": built.version, "Architecture": a.arch,
+				"Package": "dunlin", "Version": built(t).version, "Architecture": a.arch,
 				"Depends": "libc, ca-bundle", "Require-User": "dunlin=883:dunlin=883",
 			})
 			checkConffiles(t, control["/conffiles"].content, files, "/etc/config/dunlin", "/etc/dunlin/dunlin.yaml")
@@ -199,8 +199,8 @@ func checkBinary(t *testing.T, target string, binary []byte) {
 	got, err := output(exec.CommandContext(t.Context(), emulate[0], emulate[1:]...))
 	if err != nil {
 		t.Error(err)
-	} else if !strings.Contains(got, built.version) {
-		t.Errorf("says %q, want version %s", got, built.version)
+	} else if !strings.Contains(got, built(t).version) {
+		t.Errorf("says %q, want version %s", got, built(t).version)
 	}
 }
 
@@ -231,9 +231,7 @@ func gunzip(t *testing.T, b []byte) io.Reader {
 
 func TestPackagedConfigurationIsValid(t *testing.T) {
 	root := t.TempDir()
-	arch := run(t, "dpkg", "--print-architecture")
-	deb, _ := pkg(arch, "deb")
-	run(t, "dpkg-deb", "--extract", deb, root)
+	run(t, "dpkg-deb", "--extract", built(t).native(t), root)
 	configuration := filepath.Join(root, "etc/dunlin/dunlin.yaml")
 	run(t, filepath.Join(root, "usr/bin/dunlin"), "check", configuration)
 	text, err := os.ReadFile(configuration)
@@ -251,7 +249,7 @@ func TestLintianFindsNothing(t *testing.T) {
 			continue
 		}
 		t.Run(a.arch, func(t *testing.T) {
-			deb, _ := pkg(a.arch, "deb")
+			deb, _ := built(t).packages(a.arch, "deb")
 			// As root it warns about being root, in the output and not in the status.
 			run(t, "lintian", "--fail-on", "error,warning", "--info", deb)
 		})

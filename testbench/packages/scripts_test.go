@@ -64,8 +64,7 @@ func TestProcdGetsTheService(t *testing.T) {
 func TestUnitIsUnderstoodAndHardened(t *testing.T) {
 	// verify wants the program to be where the unit says.
 	root := t.TempDir()
-	deb, _ := pkg(run(t, "dpkg", "--print-architecture"), "deb")
-	run(t, "dpkg-deb", "--extract", deb, root)
+	run(t, "dpkg-deb", "--extract", built(t).native(t), root)
 	const unit = "lib/systemd/system/dunlin.service"
 	text, err := os.ReadFile(filepath.Join(root, unit))
 	if err != nil {
