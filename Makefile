@@ -39,6 +39,7 @@ demo: ## cut the link and kill the gateway, and see that nothing is lost
 	@go run ./testbench/demo
 
 packages: ## .deb and .ipk in dist
+	@rm -f dist/*.deb dist/*.ipk
 	@packaging/build.sh dist
 	@ls -l dist
 
