@@ -26,6 +26,8 @@ type found struct {
 	asOf durable.Seq
 	high durable.Seq
 	open []durable.Seq // of the cursor, those behind the record that was looked at last
+
+	orphan bool // its record is damaged or missing: nobody can resume it
 }
 
 // restore reads the whole file once. A damaged value is left out; a damaged page ends the restore
@@ -49,6 +51,11 @@ func (s *Store) restore() error {
 	for _, n := range slices.Sorted(keys(r.found)) {
 		f := r.found[n]
 		lost += f.settle()
+		if f.orphan {
+			lost += uint64(f.q.queue.Len())
+			s.forget(f.q)
+			continue
+		}
 		s.restored = append(s.restored, f.Restored)
 		s.sessions[n] = f.q
 	}
@@ -56,6 +63,18 @@ func (s *Store) restore() error {
 		s.log.Error("damaged values were left out of the store", "path", s.file.Path(), "values", r.damaged, "queue_entries", lost)
 	}
 	return nil
+}
+
+// forget folds a session that cannot be resumed into the total; what is left of it goes with the
+// next commit.
+func (s *Store) forget(q *session) {
+	if n := q.queue.Len(); n > 0 {
+		q.ledger.count(durable.DroppedDamaged, uint64(n))
+		s.sweeper.leftAll(&q.queue)
+	}
+	s.total.Add(&q.ledger)
+	s.totalDirty = true
+	s.ended = append(s.ended, q.number)
 }
 
 func keys(m map[durable.SessionNumber]*found) func(func(durable.SessionNumber) bool) {
@@ -111,6 +130,9 @@ func (s *Store) restoreSessions(tx *bbolt.Tx, r *restoring) error {
 		record, err := parseSession(k, v)
 		if err != nil {
 			s.damage(r, bucketSessions, k, err)
+			if len(k) == 8 {
+				s.orphan(r, durable.SessionNumber(binary.BigEndian.Uint64(k)))
+			}
 			return nil
 		}
 		n := record.Number
@@ -129,12 +151,23 @@ func (s *Store) restoreSessions(tx *bbolt.Tx, r *restoring) error {
 			return nil
 		}
 		s.seq = max(s.seq, c.asOf)
-		if f := r.found[durable.SessionNumber(binary.BigEndian.Uint64(k))]; f != nil {
-			f.asOf, f.high, f.open = c.asOf, c.high, c.open
-			f.q.high, f.q.outgoing, f.q.incoming, f.q.ledger = c.high, c.outgoing, c.incoming, c.ledger
+		n := durable.SessionNumber(binary.BigEndian.Uint64(k))
+		f := r.found[n]
+		if f == nil {
+			f = s.orphan(r, n)
 		}
+		f.asOf, f.high, f.open = c.asOf, c.high, c.open
+		f.q.high, f.q.outgoing, f.q.incoming, f.q.ledger = c.high, c.outgoing, c.incoming, c.ledger
 		return nil
 	}))
+}
+
+// orphan notes a session without a record, so that what was queued for it is counted.
+func (s *Store) orphan(r *restoring, n durable.SessionNumber) *found {
+	f := &found{q: &session{number: n}, orphan: true}
+	r.found[n] = f
+	s.numbered = max(s.numbered, n)
+	return f
 }
 
 func (s *Store) restoreMessages(b *bbolt.Bucket, r *restoring) error {
