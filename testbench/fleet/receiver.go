@@ -15,9 +15,11 @@ type Receiver struct {
 	Options client.Options
 	Filters []client.Filter
 	Got     *tally.Got
+	// Joined says that the broker has confirmed session and subscriptions: it must still have
+	// them. Join and Run set it.
+	Joined bool
 
 	client *client.Client
-	known  bool // session and subscriptions are confirmed
 }
 
 // Join makes the session with its subscriptions and disconnects: from then on everything is
@@ -99,9 +101,9 @@ func (r *Receiver) connect(ctx context.Context, stop <-chan struct{}) error {
 			return r.wrap(err)
 		}
 		switch {
-		case r.known && present:
+		case r.Joined && present:
 			return nil
-		case r.known && !r.Options.CleanStart:
+		case r.Joined && !r.Options.CleanStart:
 			return r.wrap(ErrForgotten)
 		}
 		codes, err := r.client.Subscribe(ctx, r.Filters...)
@@ -116,7 +118,7 @@ func (r *Receiver) connect(ctx context.Context, stop <-chan struct{}) error {
 				return r.wrap(fmt.Errorf("%s was granted %v (0x%02X)", r.Filters[i].Filter, code, byte(code)))
 			}
 		}
-		r.known = true
+		r.Joined = true
 		return nil
 	}
 }

@@ -129,6 +129,20 @@ func (t *Tally) Snapshot() *Snapshot {
 	return snap
 }
 
+// SnapshotIf returns a copy of those acknowledged messages for which keep answers true.
+func (t *Tally) SnapshotIf(keep func(s *Stream, seq uint64) bool) *Snapshot {
+	snap := t.Snapshot()
+	for _, s := range t.Streams() {
+		for i, ok := range snap.acked[s.Name] {
+			if ok && !keep(s, uint64(i+1)) {
+				snap.acked[s.Name][i] = false
+				snap.counts[s.Name]--
+			}
+		}
+	}
+	return snap
+}
+
 // Snapshot is the acknowledged messages of a moment.
 type Snapshot struct {
 	acked  map[string][]bool // by name of the stream, then by sequence number - 1
@@ -269,6 +283,21 @@ func (g *Got) Count() uint64 {
 	g.mu.Lock()
 	defer g.mu.Unlock()
 	return g.count
+}
+
+// Of returns how many different messages of a stream arrived, and how many arrivals were
+// repeats.
+func (g *Got) Of(s *Stream) (count, repeats uint64) {
+	g.mu.Lock()
+	defer g.mu.Unlock()
+	a := g.streams[s.Name]
+	if a == nil {
+		return 0, 0
+	}
+	for _, again := range a.repeats {
+		repeats += uint64(again)
+	}
+	return a.count, repeats
 }
 
 // Repeats returns how many messages arrived again.

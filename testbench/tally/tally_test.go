@@ -91,3 +91,13 @@ func TestPayloadHasItsSize(t *testing.T) {
 		t.Error("an unpadded payload was not recognised")
 	}
 }
+
+func TestSnapshotIfLeavesOut(t *testing.T) {
+	tally, payloads := three(1)
+	snap := tally.SnapshotIf(func(_ *Stream, seq uint64) bool { return seq != 2 })
+	got := tally.Receiver()
+	got.Add(payloads[0])
+	if err := got.Check(snap, Rules{}); err != nil || snap.Count() != 1 {
+		t.Errorf("%d messages, %v; want 1, no error", snap.Count(), err)
+	}
+}

@@ -25,6 +25,7 @@ import (
 
 	"github.com/hanwen/go-fuse/v2/fs"
 	"github.com/hanwen/go-fuse/v2/fuse"
+	"golang.org/x/sys/unix"
 )
 
 const (
@@ -148,6 +149,19 @@ func (d *Disk) Close() error {
 		d.server = nil
 	}
 	return errors.Join(errs...)
+}
+
+// Sync writes everything to the disk that programs have left to the page cache, and flushes it.
+func (d *Disk) Sync() error {
+	f, err := os.Open(d.Path)
+	if err != nil {
+		return fmt.Errorf("faultdisk: %w", err)
+	}
+	defer f.Close()
+	if err := unix.Syncfs(int(f.Fd())); err != nil {
+		return fmt.Errorf("faultdisk: syncfs: %w", err)
+	}
+	return nil
 }
 
 // Position returns how many operations the disk has completed. An acknowledgement that is read
