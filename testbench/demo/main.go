@@ -50,6 +50,7 @@ func perform(ctx context.Context, s *scene) error {
 	defer os.RemoveAll(dir)
 	screen := newScreen(os.Stdout)
 	err = s.play(ctx, dir, screen)
+	screen.end()
 	if errors.Is(err, context.Canceled) {
 		return errors.New("interrupted")
 	}

@@ -75,6 +75,7 @@ func (s *scene) play(ctx context.Context, dir string, screen *screen) error {
 		return err
 	}
 	s.begin = time.Now()
+	screen.step = time.Duration(float64(time.Second) / s.speed)
 	s.linkUp.Store(true)
 	s.gatewayUp.Store(true)
 	// Owner: play, which waits for all that run. They end with the context, the devices with stop.

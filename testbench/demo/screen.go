@@ -29,8 +29,8 @@ const (
 const (
 	// plainInterval is how often the state is printed where it cannot be drawn over itself.
 	plainInterval = 2 * time.Second
-	// history is how many values the curve at the end of the line shows.
-	history = 24
+	// history is how many values the curve at the end of the line shows at most.
+	history = 36
 )
 
 // Screen prints the events one below the other, and on a terminal a line below them that lives.
@@ -43,13 +43,16 @@ type screen struct {
 	start    time.Time
 	live     bool      // the last line on the terminal is the living one
 	printed  time.Time // when the state was last printed on what is no terminal
-	curve    []uint64
+	// curve is what has been waiting, a value for each step of time; the last one is of now.
+	curve   []uint64
+	step    time.Duration
+	stepped time.Time
 }
 
 // newScreen returns a screen on a file. Colours and movement are used if it is a terminal that
 // can, and the environment does not say NO_COLOR.
 func newScreen(f *os.File) *screen {
-	s := &screen{w: f, start: time.Now(), columns: 80}
+	s := &screen{w: f, start: time.Now(), columns: 80, step: time.Second}
 	_, err := unix.IoctlGetTermios(int(f.Fd()), unix.TCGETS)
 	s.terminal = err == nil && os.Getenv("TERM") != "dumb" && os.Getenv("NO_COLOR") == ""
 	if size, err := unix.IoctlGetWinsize(int(f.Fd()), unix.TIOCGWINSZ); err == nil && size.Col > 0 {
@@ -92,10 +95,12 @@ type state struct {
 func (s *screen) show(st state) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	s.curve = append(s.curve, st.waiting)
-	if len(s.curve) > history {
-		s.curve = s.curve[1:]
+	if time.Since(s.stepped) >= s.step {
+		s.stepped = time.Now()
+		s.curve = append(s.curve, 0)
+		s.curve = s.curve[max(0, len(s.curve)-history):]
 	}
+	s.curve[len(s.curve)-1] = st.waiting
 	if !s.terminal {
 		if time.Since(s.printed) < plainInterval {
 			return
@@ -120,6 +125,13 @@ func (s *screen) show(st state) {
 	s.clear()
 	fmt.Fprint(s.w, cut(line, s.columns-1))
 	s.live = true
+}
+
+// end removes the living line.
+func (s *screen) end() {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	s.clear()
 }
 
 // clear removes the living line. s.mu is held.
