@@ -134,6 +134,7 @@ func Open(path string, o Options) (*File, error) {
 		return nil, fmt.Errorf("boltfile: %w", err)
 	}
 	f := &File{path: path, opts: o}
+	preread(path)
 	if err := f.open(); err != nil {
 		return nil, fmt.Errorf("boltfile: open %s: %w", path, err)
 	}
@@ -446,6 +447,16 @@ func (f *File) settle() error {
 		return nil
 	}
 	return fd.Sync()
+}
+
+// Forget gives the memory that reading took back to the kernel. Pages of the mapping count as the
+// process's memory once they were touched; after a walk over the file that is all of it.
+func (f *File) Forget() {
+	// An error only means that there is nothing to give back.
+	_ = f.View(func(tx *bbolt.Tx) error {
+		forget(tx)
+		return nil
+	})
 }
 
 // Size returns the size of the file in bytes, free pages included.

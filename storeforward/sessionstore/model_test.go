@@ -371,7 +371,7 @@ func crashes(t *testing.T, seed uint64, calls int) bool {
 					b.a.wait(t, last)
 				}
 			case 3:
-				if n := g.session(now); n != 0 && !b.agrees(t, r, now, n, durable.Token(1<<32+len(ops))) {
+				if n := g.session(now); n != 0 && !b.agrees(t, r, now, n, 1<<32+durable.Token(len(ops))) {
 					return false
 				}
 			}

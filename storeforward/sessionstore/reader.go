@@ -123,6 +123,9 @@ func (s *Store) reading() {
 		s.mu.Unlock()
 
 		entries, bad, err := s.fetch(r, todo)
+		for i := range entries {
+			s.used(messageBytes(entries[i].Message))
+		}
 		if errors.Is(err, boltfile.ErrUnavailable) {
 			s.again(r, commits)
 			continue

@@ -7,6 +7,7 @@ import (
 	"iter"
 	"log/slog"
 	"sync"
+	"sync/atomic"
 	"time"
 
 	"dunlin/core/durable"
@@ -26,6 +27,9 @@ const (
 	maxAcks  = 4096
 	// lazyDelay is how long a retained message that nobody waits for may stay in memory.
 	lazyDelay = time.Minute
+	// maxTouched is how many bytes of the file may pass through reads and commits before the memory of
+	// the mapping is given back.
+	maxTouched = 4 << 20
 	// bootInterval is how old the record of the running boot may get while something is committed,
 	// bootDelay while nothing is.
 	bootInterval = time.Minute
@@ -84,6 +88,8 @@ type Store struct {
 
 	// The writer's own.
 	values []byte // of the transaction under way
+
+	touched atomic.Int64 // bytes of the file since the last Forget
 
 	mu       sync.Mutex // guards what follows
 	sessions map[durable.SessionNumber]*session
@@ -155,7 +161,16 @@ func Open(path string, o Options) (*Store, error) {
 		f.Close()
 		return nil, fmt.Errorf("sessionstore: restore %s: %w", path, err)
 	}
+	f.Forget()
 	return s, nil
+}
+
+// used notes that so many bytes of the file were used, and now and then gives their memory back.
+func (s *Store) used(bytes int) {
+	if s.touched.Add(int64(bytes)) > maxTouched {
+		s.touched.Store(0)
+		s.file.Forget()
+	}
 }
 
 // Sessions returns the sessions that were found, in the order of their numbers. It returns them

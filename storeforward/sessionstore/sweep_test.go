@@ -125,16 +125,16 @@ func TestDeletedSpaceIsUsedAgain(t *testing.T) {
 			b.Done(1, s, durable.Delivered)
 		}
 		if round == 10 {
-			size = b.used()
+			size = b.size()
 		}
 	}
-	if got := b.used(); got > size+size/2 {
+	if got := b.size(); got > size+size/2 {
 		t.Errorf("the file grew from %d to %d bytes with an empty queue", size, got)
 	}
 }
 
-// used returns the bytes of the file up to its last page.
-func (b *bench) used() (n int64) {
+// size returns the bytes of the file up to its last page.
+func (b *bench) size() (n int64) {
 	b.t.Helper()
 	if err := b.file.View(func(tx *boltTx) error { n = tx.Size(); return nil }); err != nil {
 		b.t.Fatal(err)

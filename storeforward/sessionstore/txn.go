@@ -298,6 +298,7 @@ func (s *Store) done(t *txn, err error) {
 		return
 	}
 	var answers []durable.Completion
+	bytes := t.bytes
 	s.commits++
 	if err == nil {
 		s.txns = slices.Delete(s.txns, 0, 1)
@@ -336,6 +337,7 @@ func (s *Store) done(t *txn, err error) {
 	if len(answers) > 0 {
 		s.c.Completed(answers)
 	}
+	s.used(bytes)
 	if fresh || err != nil {
 		s.w.Flush()
 	}
