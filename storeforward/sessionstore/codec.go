@@ -26,7 +26,7 @@ func checksum(key, value []byte) uint32 {
 
 // appendChecksum ends the value that begins at from in dst.
 func appendChecksum(dst []byte, from int, key []byte) []byte {
-	return binary.LittleEndian.AppendUint32(dst, checksum(key, dst[from:]))
+	return binary.BigEndian.AppendUint32(dst, checksum(key, dst[from:]))
 }
 
 // open checks version and checksum of a value and returns a decoder for what is between.
@@ -35,7 +35,7 @@ func openValue(key, value []byte) (decoder, error) {
 	if n < 1 {
 		return decoder{}, fmt.Errorf("%w: %d bytes", errDamaged, len(value))
 	}
-	if got, want := checksum(key, value[:n]), binary.LittleEndian.Uint32(value[n:]); got != want {
+	if got, want := checksum(key, value[:n]), binary.BigEndian.Uint32(value[n:]); got != want {
 		return decoder{}, fmt.Errorf("%w: checksum %08x, want %08x", errDamaged, got, want)
 	}
 	if value[0] != valueVersion {
