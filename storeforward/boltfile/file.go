@@ -126,7 +126,8 @@ func Open(path string, o Options) (*File, error) {
 	if err := o.validate(); err != nil {
 		return nil, err
 	}
-	if _, err := os.Stat(path); errors.Is(err, os.ErrNotExist) {
+	// An empty file holds nothing to lose; somebody touched it.
+	if st, err := os.Stat(path); errors.Is(err, os.ErrNotExist) || err == nil && st.Size() == 0 {
 		if err := create(path, o); err != nil {
 			return nil, fmt.Errorf("boltfile: make %s: %w", path, err)
 		}
@@ -231,13 +232,18 @@ func (f *File) open() error {
 			f.fd.Close() // bbolt did it already, unless it panicked
 		}
 		f.db = nil
-		if errors.Is(err, bolterrors.ErrTimeout) {
+		switch {
+		case errors.Is(err, bolterrors.ErrTimeout):
 			err = fmt.Errorf("%w (stop it first, or use another data folder)", ErrInUse)
+		case errors.Is(err, bolterrors.ErrInvalid), errors.Is(err, bolterrors.ErrVersionMismatch):
+			err = fmt.Errorf("%w: it is no bbolt file, or both of its meta pages are damaged (%w)", ErrForeign, err)
+		case errors.Is(err, bolterrors.ErrChecksum):
+			err = &DamageError{Path: f.path, Cause: err}
 		}
 		return err
 	}
 	f.db.AllocSize = growStep
-	f.failed, f.stuck, f.marked = false, false, false
+	f.failed, f.stuck = false, false
 	return nil
 }
 
@@ -419,6 +425,7 @@ func (f *File) Recover() (committed bool, err error) {
 	err = guard(f.path, func() error {
 		return f.db.View(func(tx *bbolt.Tx) error {
 			committed = tx.ID() >= failedID
+			f.marked = f.marked || committed
 			return nil
 		})
 	})

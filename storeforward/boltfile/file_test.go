@@ -126,6 +126,61 @@ func TestFilesThatAreNotOursAreLeftAlone(t *testing.T) {
 	}
 }
 
+func TestAFileOfSomethingElseIsLeftAlone(t *testing.T) {
+	path := filepath.Join(t.TempDir(), "x.db")
+	text := []byte(strings.Repeat("a diary\n", 5000))
+	if err := os.WriteFile(path, text, 0o600); err != nil {
+		t.Fatal(err)
+	}
+	if _, err := Open(path, testOptions); !errors.Is(err, ErrForeign) {
+		t.Errorf("got %v, want ErrForeign", err)
+	}
+	if after, _ := os.ReadFile(path); !bytes.Equal(after, text) {
+		t.Error("the refused file was written to")
+	}
+}
+
+func TestAnEmptyFileIsANewOne(t *testing.T) {
+	path := filepath.Join(t.TempDir(), "x.db")
+	if err := os.WriteFile(path, nil, 0o600); err != nil {
+		t.Fatal(err)
+	}
+	f := open(t, path)
+	if err := f.Update(put("k", "v")); err != nil {
+		t.Fatal(err)
+	}
+}
+
+func TestAStopAfterAFailedCommitIsClean(t *testing.T) {
+	path := filepath.Join(t.TempDir(), "x.db")
+	f := open(t, path)
+	if err := f.Update(put("k", "v")); err != nil {
+		t.Fatal(err)
+	}
+	f.fd.Close()
+	if err := f.Update(put("k", "w")); err == nil {
+		t.Fatal("commit succeeded")
+	}
+	if _, err := f.Recover(); err != nil {
+		t.Fatal(err)
+	}
+	if err := f.Close(); err != nil {
+		t.Fatal(err)
+	}
+	if f = open(t, path); !f.WasClean() {
+		t.Error("the file counts as unclean")
+	}
+}
+
+func TestOurOwnFaultsAreNotTakenForDamage(t *testing.T) {
+	defer func() {
+		if p := recover(); p == nil {
+			t.Error("an internal error became an error of the file")
+		}
+	}()
+	guard("x.db", func() error { panic("boltfile: internal error: test") })
+}
+
 func TestAHalfMadeFileIsReplaced(t *testing.T) {
 	path := filepath.Join(t.TempDir(), "x.db")
 	if err := os.WriteFile(path+".new", []byte("half"), 0o600); err != nil {

@@ -3,6 +3,7 @@ package boltfile
 import (
 	"fmt"
 	"runtime/debug"
+	"strings"
 
 	"go.etcd.io/bbolt"
 )
@@ -34,6 +35,9 @@ func guard(path string, fn func() error) (err error) {
 	defer debug.SetPanicOnFault(debug.SetPanicOnFault(true))
 	defer func() {
 		if p := recover(); p != nil {
+			if text, ok := p.(string); ok && strings.Contains(text, ": internal error: ") {
+				panic(p) // a fault of ours, not of the file
+			}
 			err = &DamageError{Path: path, Cause: p}
 		}
 	}()

@@ -71,6 +71,9 @@ type Writer[T any] struct {
 
 	enough int // operations that need not wait for more
 
+	failures int       // commits that failed since the last one that worked; of run
+	logged   time.Time // when a failure was reported last; of run
+
 	wake  chan struct{} // capacity 1: a wake-up that nobody has taken yet says it all
 	ended chan struct{} // closed when the goroutine has ended
 
@@ -316,13 +319,21 @@ func (w *Writer[T]) commit(batch []T) {
 		err = w.file.Update(func(tx *bbolt.Tx) error { return w.o.Apply(tx, batch) })
 	}
 	if err == nil {
-		w.mu.Lock()
-		w.retryGap, w.retryAt = 0, time.Time{}
-		w.mu.Unlock()
+		if w.failures > 0 {
+			w.log.Info("commits work again", "path", w.file.path, "failures", w.failures)
+			w.failures = 0
+			w.mu.Lock()
+			w.retryGap, w.retryAt = 0, time.Time{}
+			w.mu.Unlock()
+		}
 		w.o.Done(batch, nil)
 		return
 	}
-	w.log.Error("commit failed, nothing of it was acknowledged", "path", w.file.path, "operations", len(batch), "err", err)
+	w.failures++
+	if now := time.Now(); w.failures == 1 || now.Sub(w.logged) >= logInterval {
+		w.logged = now
+		w.log.Error("commit failed, nothing of it was acknowledged", "path", w.file.path, "operations", len(batch), "failures", w.failures, "err", err)
+	}
 	committed := w.recover()
 	if committed {
 		err = nil

@@ -57,6 +57,19 @@ func bareSync(b *testing.B, dir string) time.Duration {
 	return took[len(took)/2]
 }
 
+// written returns how many bytes the process has handed to write calls.
+func written(b *testing.B) (n int64) {
+	raw, err := os.ReadFile("/proc/self/io")
+	if err != nil {
+		b.Fatal(err)
+	}
+	var read int64
+	if _, err := fmt.Sscanf(string(raw), "rchar: %d\nwchar: %d", &read, &n); err != nil {
+		b.Fatal(err)
+	}
+	return n
+}
+
 func benchOptions() Options { return Options{Clock: testClock("bench", 1)} }
 
 func BenchmarkDurableAppend(b *testing.B) {
@@ -77,6 +90,7 @@ func BenchmarkDurableAppend(b *testing.B) {
 			payload := make([]byte, 128)
 			to := receivers(1, 1)
 			n := 0
+			wrote := written(b)
 			b.ReportAllocs()
 			for b.Loop() {
 				select {
@@ -95,6 +109,7 @@ func BenchmarkDurableAppend(b *testing.B) {
 			}
 			rate := float64(n) / b.Elapsed().Seconds()
 			b.ReportMetric(rate, "messages/s")
+			b.ReportMetric(float64(written(b)-wrote)/float64(n), "B_written/message")
 			b.ReportMetric(rate*bare.Seconds(), "messages/bare_fdatasync")
 			b.ReportMetric(float64(bare.Microseconds()), "µs/bare_fdatasync")
 			if err := s.Close(context.Background()); err != nil {

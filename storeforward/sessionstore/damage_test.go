@@ -89,6 +89,19 @@ func TestADamagedValueTakesNothingElseWithIt(t *testing.T) {
 	}
 }
 
+func TestTheNumberOfADamagedBootIsNotReused(t *testing.T) {
+	b := newStore(t)
+	b.put(1)
+	if err := b.Close(context.Background()); err != nil {
+		t.Fatal(err)
+	}
+	spoil(t, b.path, bucketBoots, bootKey(1))
+	b = start(t, b.path, testOptions())
+	if got := b.History().Current().Number; got != 2 {
+		t.Errorf("the boot got number %d, want 2", got)
+	}
+}
+
 func TestAMessageThatIsDamagedMeanwhileIsCountedAndSkipped(t *testing.T) {
 	b := newStore(t)
 	b.put(1)

@@ -4,6 +4,7 @@ import (
 	"encoding/binary"
 	"errors"
 	"fmt"
+	"maps"
 	"slices"
 
 	"go.etcd.io/bbolt"
@@ -46,9 +47,9 @@ func (s *Store) restore() error {
 		return err
 	}
 	s.committed = s.seq
-	s.sweeper.close(0, s.seq)
+	s.sweeper.begin(s.seq)
 	lost := uint64(0)
-	for _, n := range slices.Sorted(keys(r.found)) {
+	for _, n := range slices.Sorted(maps.Keys(r.found)) {
 		f := r.found[n]
 		lost += f.settle()
 		if f.orphan {
@@ -75,16 +76,6 @@ func (s *Store) forget(q *session) {
 	s.total.Add(&q.ledger)
 	s.totalDirty = true
 	s.ended = append(s.ended, q.number)
-}
-
-func keys(m map[durable.SessionNumber]*found) func(func(durable.SessionNumber) bool) {
-	return func(yield func(durable.SessionNumber) bool) {
-		for n := range m {
-			if !yield(n) {
-				return
-			}
-		}
-	}
 }
 
 // damage counts and logs a value that is left out.
@@ -116,7 +107,11 @@ func (s *Store) restoreBoots(b *bbolt.Bucket, r *restoring) error {
 		boot, err := parseBoot(k, v)
 		if err != nil {
 			s.damage(r, bucketBoots, k, err)
-			return nil
+			if len(k) != 4 {
+				return nil
+			}
+			// Its number stays taken: stamps name it.
+			boot = clock.Boot{Number: binary.BigEndian.Uint32(k)}
 		}
 		boots = append(boots, boot)
 		return nil

@@ -2,6 +2,8 @@ package sessionstore
 
 import (
 	"encoding/binary"
+	"maps"
+	"slices"
 
 	"go.etcd.io/bbolt"
 
@@ -92,6 +94,14 @@ func (w *sweeper) wrote(s durable.Seq) {
 func (w *sweeper) close(from, to durable.Seq) {
 	w.below = blockOf(to + 1)
 	for i := blockOf(from + 1); i < w.below; i++ {
+		w.look(i)
+	}
+}
+
+// begin looks at all blocks of a store that was restored.
+func (w *sweeper) begin(last durable.Seq) {
+	w.below = blockOf(last + 1)
+	for _, i := range slices.Sorted(maps.Keys(w.blocks)) {
 		w.look(i)
 	}
 }

@@ -14,6 +14,9 @@ import (
 	"dunlin/storeforward/boltfile"
 )
 
+// keepBytes is the size up to which a buffer is kept for the next transaction.
+const keepBytes = 2 << 20
+
 type boltTx = bbolt.Tx
 
 // txn is one transaction: what was handed over, and once sealed the state that belongs to it.
@@ -191,6 +194,9 @@ func (s *Store) apply(tx *bbolt.Tx, t *txn) error {
 	}
 	s.mu.Unlock()
 
+	if cap(s.values) > keepBytes {
+		s.values = nil
+	}
 	s.values = s.values[:0]
 	if err := s.applySessions(tx, t); err != nil {
 		return err
@@ -306,7 +312,9 @@ func (s *Store) done(t *txn, err error) {
 		answers = append(answers, t.done...)
 		s.queued -= int64(t.bytes)
 		t.reset()
-		s.spare = t
+		if cap(t.blobs) <= keepBytes {
+			s.spare = t
+		}
 	} else {
 		failed := s.txns
 		s.txns, s.open = nil, nil

@@ -36,13 +36,13 @@ type Ledger struct {
 }
 
 // Delivered, Expired and Dropped sum up Out.
-func (l *Ledger) Delivered() uint64 { return l.Out[Delivered] }
+func (l Ledger) Delivered() uint64 { return l.Out[Delivered] }
 
 // Expired is the number of messages that were too old to be sent.
-func (l *Ledger) Expired() uint64 { return l.Out[Expired] }
+func (l Ledger) Expired() uint64 { return l.Out[Expired] }
 
 // Dropped is the number of messages that left for any other reason than delivery and expiry.
-func (l *Ledger) Dropped() (n uint64) {
+func (l Ledger) Dropped() (n uint64) {
 	for _, c := range l.Out[Refused:] {
 		n += c
 	}
