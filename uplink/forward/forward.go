@@ -49,7 +49,7 @@ const (
 type Action struct {
 	Kind    Kind
 	Seq     Seq
-	Message Message // of Send
+	Message Message // of Send and Done
 	First   bool    // of Send: nobody has sent it yet, so that it may still expire
 	Result  Result  // of Done
 	Code    byte    // of Done with RefusedThere: the last reason code, 0 if the sink has none
@@ -291,7 +291,7 @@ func (f *Forwarder) forget(it *item) {
 // done takes item i, which is not waiting, out of the window.
 func (f *Forwarder) done(i int, r Result, code byte) {
 	it := &f.window[i]
-	f.notes = append(f.notes, Action{Kind: Done, Seq: it.Seq, Result: r, Code: code})
+	f.notes = append(f.notes, Action{Kind: Done, Seq: it.Seq, Message: it.Message, Result: r, Code: code})
 	f.bytes -= it.Size
 	f.open--
 	f.window = slices.Delete(f.window, i, i+1)
