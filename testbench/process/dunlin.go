@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"io/fs"
 	"os"
 	"os/exec"
 	"path/filepath"
@@ -18,13 +19,18 @@ const BinaryVariable = "DUNLIN_BINARY"
 
 var build = sync.OnceValues(func() (string, error) {
 	if path := os.Getenv(BinaryVariable); path != "" {
-		return path, nil
+		return path, depend(path)
 	}
 	_, file, _, ok := runtime.Caller(0)
 	if !ok {
 		return "", errors.New("process: internal error: no path of the source")
 	}
 	root := filepath.Dir(filepath.Dir(filepath.Dir(file)))
+	for _, dir := range []string{"cmd", "core", "platform", "storeforward", "uplink", "packaging"} {
+		if err := depend(filepath.Join(root, dir)); err != nil {
+			return "", err
+		}
+	}
 	dir, err := os.MkdirTemp("", "dunlin-binary-")
 	if err != nil {
 		return "", fmt.Errorf("process: %w", err)
@@ -39,6 +45,18 @@ var build = sync.OnceValues(func() (string, error) {
 	}
 	return binary, nil
 })
+
+// depend looks at a file, or at each folder below one. The go command remembers what a test has
+// looked at within its module, and gives no cached result once that has changed. (The tests in
+// the module testbench/peers look outside of theirs: run them with -count=1.)
+func depend(path string) error {
+	return filepath.WalkDir(path, func(path string, entry fs.DirEntry, err error) error {
+		if err != nil {
+			return fmt.Errorf("process: %w", err)
+		}
+		return nil
+	})
+}
 
 // Binary returns the path of the dunlin binary, which it builds once per test process. Call
 // Cleanup before that ends.
