@@ -52,6 +52,15 @@ func check(c *call) error {
 	if err != nil {
 		return err
 	}
+	for i := range cfg.Uplinks {
+		o, err := uplinkOptions(cfg, &cfg.Uplinks[i])
+		if err == nil {
+			err = o.Validate()
+		}
+		if err != nil {
+			return err
+		}
+	}
 	for _, w := range append(cfg.Warnings, strangers(cfg, users)...) {
 		fmt.Fprintf(c.err, "warning: %s\n", w)
 	}

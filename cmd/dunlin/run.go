@@ -28,7 +28,8 @@ const stopTime = 10 * time.Second
 // run is the broker: it serves until ctx ends, and returns when everything it started has ended.
 //
 // Start: data folder, session store, uplinks' spools, broker, listeners, READY. Stop, in the
-// other direction: clients are told, uplinks end, the loop ends, spools and store are closed.
+// other direction: clients are told, the loop ends, uplinks and their spools and the store are
+// closed.
 func run(ctx context.Context, cfg *config.Config, logger *slog.Logger) (err error) {
 	service.LimitHeap()
 	unlock, err := lockData(cfg.Data)
@@ -88,8 +89,8 @@ func run(ctx context.Context, cfg *config.Config, logger *slog.Logger) (err erro
 	return serveUntil(ctx, b, ups, cfg, addresses, logger)
 }
 
-// serveUntil runs the loop, the uplinks and the watchdog until ctx ends or one of them fails.
-func serveUntil(ctx context.Context, b *broker.Broker, ups *uplinks, cfg *config.Config, addresses []string, logger *slog.Logger) error {
+// serveUntil runs the loop and the watchdog, and starts the uplinks, until ctx ends or one of them fails.
+func serveUntil(ctx context.Context, b *broker.Broker, ups uplinks, cfg *config.Config, addresses []string, logger *slog.Logger) error {
 	loopCtx, endLoop := context.WithCancel(context.Background())
 	defer endLoop()
 	parts, failed := context.WithCancelCause(ctx)
@@ -98,7 +99,7 @@ func serveUntil(ctx context.Context, b *broker.Broker, ups *uplinks, cfg *config
 	// The loop ends by endLoop, after the clients were told; the others by parts. All are waited
 	// for below.
 	loop.Go(func() { failed(b.Run(loopCtx)) })
-	others.Go(func() { ups.run(parts, b) })
+	ups.start(b)
 	others.Go(func() {
 		if err := service.Watchdog(parts, logger, b.Alive); err != nil {
 			failed(err)
@@ -107,7 +108,7 @@ func serveUntil(ctx context.Context, b *broker.Broker, ups *uplinks, cfg *config
 
 	status := "listening on " + strings.Join(addresses, ", ")
 	logger.Info("dunlin is ready", "version", version, "listening", strings.Join(addresses, ", "),
-		"data", cfg.Data, "authentication", cfg.Auth.Enabled(), "uplinks", strings.Join(ups.names(), ", "))
+		"data", cfg.Data, "authentication", cfg.Auth.Enabled(), "uplinks", ups.names())
 	if err := service.Ready(status); err != nil {
 		logger.Warn("systemd was not told", "err", err)
 	}

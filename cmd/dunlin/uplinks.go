@@ -3,22 +3,129 @@ package main
 import (
 	"context"
 	"errors"
+	"fmt"
 	"log/slog"
+	"math"
+	"path/filepath"
+	"strings"
+	"time"
 
 	"dunlin/cmd/dunlin/config"
 	"dunlin/core/broker"
 	"dunlin/platform/clock"
+	"dunlin/storeforward/spool"
+	"dunlin/uplink/forward"
+	"dunlin/uplink/mqtt"
+	"dunlin/uplink/runner"
 )
 
-type uplinks struct{}
+// uplinks are the uplinks of the configuration, each with its spool.
+type uplinks []*runner.Uplink
 
-func openUplinks(cfg *config.Config, h *clock.History, logger *slog.Logger) (*uplinks, error) {
-	if len(cfg.Uplinks) > 0 {
-		return nil, errors.New("this build has no uplinks")
+// openUplinks opens the spools. Nothing connects before start.
+func openUplinks(cfg *config.Config, h *clock.History, logger *slog.Logger) (ups uplinks, err error) {
+	for i := range cfg.Uplinks {
+		o, err := uplinkOptions(cfg, &cfg.Uplinks[i])
+		if err == nil {
+			o.Clock, o.Log = h, logger
+			o.SpoolMaxBytes, err = cfg.Uplinks[i].Spool.Bound(cfg.Data)
+		}
+		var u *runner.Uplink
+		if err == nil {
+			u, err = runner.Open(o)
+		}
+		if err != nil {
+			return nil, errors.Join(err, ups.close())
+		}
+		ups = append(ups, u)
 	}
-	return &uplinks{}, nil
+	ups.reportOrphans(cfg.Data, logger)
+	return ups, nil
 }
-func (u *uplinks) outboxes() []broker.Outbox                 { return nil }
-func (u *uplinks) run(ctx context.Context, b *broker.Broker) {}
-func (u *uplinks) names() []string                           { return nil }
-func (u *uplinks) close() error                              { return nil }
+
+// uplinkOptions turns a checked configuration into what the runner takes.
+func uplinkOptions(cfg *config.Config, u *config.Uplink) (runner.Options, error) {
+	password, err := u.Password()
+	if err != nil {
+		return runner.Options{}, err
+	}
+	policy, err := spool.ParsePolicy(u.Spool.WhenFull)
+	if err != nil {
+		return runner.Options{}, fmt.Errorf("uplink %q: %w", u.Name, err)
+	}
+	expiry := u.SessionExpiry
+	if expiry == config.Never {
+		expiry = math.MaxUint32 * time.Second // does not expire (MQTT5 §3.1.2.11.2)
+	}
+	return runner.Options{
+		Name:          u.Name,
+		Endpoint:      u.Endpoints[0],
+		ClientID:      u.ClientID,
+		Username:      u.Username,
+		Password:      string(password),
+		TLS:           mqtt.TLS(u.TLS),
+		KeepAlive:     u.KeepAlive,
+		SessionExpiry: expiry,
+		Rules:         u.Rules,
+		Down:          u.Down,
+		MaxInFlight:   u.MaxInFlight,
+		Backoff:       forward.Backoff(u.Backoff),
+		WhenFull:      policy,
+		Folder:        cfg.Data,
+		NoSync:        cfg.Store.UnsafeNoSync,
+	}, nil
+}
+
+// reportOrphans names the spools that no uplink of the configuration has. They are kept.
+func (ups uplinks) reportOrphans(folder string, logger *slog.Logger) {
+	files, err := filepath.Glob(runner.SpoolPath(folder, "*"))
+	if err != nil {
+		panic("dunlin: internal error: " + err.Error()) // the pattern is ours
+	}
+	used := make(map[string]bool)
+	for _, u := range ups {
+		used[runner.SpoolPath(folder, u.Name())] = true
+	}
+	for _, f := range files {
+		if !used[f] {
+			logger.Warn("spool of an uplink that is not configured; its messages are kept", "path", f)
+		}
+	}
+}
+
+// outboxes are the uplinks as the broker sees them.
+func (ups uplinks) outboxes() (boxes []broker.Outbox) {
+	for _, u := range ups {
+		boxes = append(boxes, u)
+	}
+	return boxes
+}
+
+// start connects the uplinks; what comes down goes to b.
+func (ups uplinks) start(b *broker.Broker) {
+	for _, u := range ups {
+		u.Start(b)
+	}
+}
+
+// close disconnects the uplinks, writes what they were given and closes their spools.
+func (ups uplinks) close() error {
+	ctx, cancel := context.WithTimeout(context.Background(), stopTime)
+	defer cancel()
+	var errs []error
+	for _, u := range ups {
+		errs = append(errs, u.Close(ctx))
+	}
+	return errors.Join(errs...)
+}
+
+func (ups uplinks) names() string {
+	if len(ups) == 0 {
+		return "none"
+	}
+	names := make([]string, len(ups))
+	for i, u := range ups {
+		names[i] = u.Name()
+	}
+	return strings.Join(names, ", ")
+}

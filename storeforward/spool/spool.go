@@ -325,7 +325,10 @@ func (s *Spool) take(after Seq, all []found) (records []Record, again bool) {
 		if s.evicting != 0 && f.Seq >= s.evicting {
 			return records, false // the writer may be deleting it; there will be a wake-up
 		}
-		if f.Seq > s.st.last || s.st.isDone(f.Seq) {
+		if f.Seq > s.st.last {
+			return records, false // on disk, but not answered yet: there will be a wake-up
+		}
+		if s.st.isDone(f.Seq) {
 			continue
 		}
 		if f.Seq > s.st.limit {
