@@ -96,12 +96,12 @@ func TestFailedCommitsLoseNothingThatWasAnswered(t *testing.T) {
 			if r.IntN(3) == 0 {
 				b.Flush()
 			}
-			if r.IntN(100) == 0 {
-				breakFile(t, b.path)
-			}
-			if r.IntN(20) == 0 && k != 0 {
+			if r.IntN(15) == 0 && k != 0 {
 				b.Flush()
-				b.a.wait(t, k)
+				// Only then is the file certainly not being opened again.
+				if b.a.wait(t, k).Err == nil && r.IntN(2) == 0 {
+					breakFile(t, b.path)
+				}
 			}
 		}
 		// A commit that works, in case the file is broken now.

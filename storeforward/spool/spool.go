@@ -70,6 +70,9 @@ var (
 	// ErrFull says that the spool takes nothing more for now. The caller refuses the message with
 	// 0x97 or withholds its acknowledgement.
 	ErrFull = errors.New("spool: full")
+	// ErrGap says that a message before this one was not taken over. The caller hands over again
+	// from that one on.
+	ErrGap = errors.New("spool: a message before it was not taken over")
 	// ErrClosed says that the spool was closed. The caller withholds the acknowledgement.
 	ErrClosed = errors.New("spool: closed")
 )
@@ -120,6 +123,7 @@ type Spool struct {
 	dirty  bool        // the last record "cursor" written does not say what st says
 	saving bool        // an operation that writes it is queued
 	acks   int         // Done since the last commit began
+	gap    durable.Seq // the lowest source that was not taken, 0 = none; those behind it are refused
 	queued int64       // bytes of Appends on their way to disk
 	swept  Seq         // nothing is in the file up to here
 	taken  map[Seq]int // handed out by Next and not done, with their sizes
@@ -224,7 +228,8 @@ func Open(path string, o Options) (*Spool, error) {
 // was taken over before; with ErrFull, ErrClosed or the error of the disk if it was not accepted.
 //
 // source is its number in the broker's own store, ascending from call to call, if it must be
-// taken over once only, otherwise 0.
+// taken over once only, otherwise 0. Only the highest one taken is remembered: when one was not
+// taken, those behind it fail with ErrGap until the caller begins again with it.
 func (s *Spool) Append(m *message.Message, qos byte, source durable.Seq, done func(error)) {
 	if qos < 1 || qos > 2 {
 		panic(fmt.Sprintf("spool: internal error: append with qos %d", qos))
@@ -232,9 +237,14 @@ func (s *Spool) Append(m *message.Message, qos byte, source durable.Seq, done fu
 	o := op{kind: opAppend, qos: qos, msg: m, source: source, size: maxRecord(m), done: done}
 	charge := int64(o.size + overhead)
 	s.mu.Lock()
+	if source != 0 && source <= s.gap {
+		s.gap = 0 // here it is again
+	}
 	switch {
 	case s.closed:
 		o = op{kind: opAnswer, done: done, err: ErrClosed}
+	case source != 0 && s.gap != 0:
+		o = op{kind: opAnswer, done: done, err: ErrGap}
 	case source != 0 && source <= s.st.source:
 		o = op{kind: opAnswer, done: done}
 	case charge > s.o.MaxBytes:
@@ -244,6 +254,7 @@ func (s *Spool) Append(m *message.Message, qos byte, source durable.Seq, done fu
 		o.kind, o.reason = opDrop, Full
 	case s.o.WhenFull == Reject:
 		o = op{kind: opAnswer, done: done, err: ErrFull}
+		s.missed(source)
 	}
 	if o.kind != opAppend {
 		o.msg, o.size = nil, 0
@@ -255,16 +266,24 @@ func (s *Spool) Append(m *message.Message, qos byte, source durable.Seq, done fu
 	if err == nil {
 		return
 	}
+	s.mu.Lock()
 	if o.kind == opAppend {
-		s.mu.Lock()
 		s.queued -= charge
-		s.mu.Unlock()
 	}
+	s.missed(source)
+	s.mu.Unlock()
 	if errors.Is(err, boltfile.ErrFull) {
 		err = fmt.Errorf("%w: %w", ErrFull, err)
 	}
 	if done != nil {
 		done(err)
+	}
+}
+
+// missed notes that a source was not taken; the caller holds mu.
+func (s *Spool) missed(source durable.Seq) {
+	if source != 0 && (s.gap == 0 || source < s.gap) {
+		s.gap = source
 	}
 }
 

@@ -59,6 +59,7 @@ func (s *Spool) rebuild(tx *bbolt.Tx, damaged bool) {
 func (s *Spool) apply(tx *bbolt.Tx, batch []op) error {
 	s.mu.Lock()
 	next := s.st.clone()
+	gap := s.gap
 	dirty := s.dirty
 	s.dirty, s.saving, s.acks = false, false, 0
 	d := delta{last: next.last, source: next.source, swept: s.swept, limit: s.reach}
@@ -84,6 +85,9 @@ func (s *Spool) apply(tx *bbolt.Tx, batch []op) error {
 		if o.source != 0 {
 			if o.source <= d.source {
 				continue // taken over before
+			}
+			if gap != 0 && o.source > gap {
+				return ErrGap // it came before the failure of the one before it was known
 			}
 			d.source = o.source
 		}
@@ -212,6 +216,9 @@ func (s *Spool) committed(batch []op, err error) {
 	for i := range batch {
 		if batch[i].kind == opAppend {
 			s.queued -= int64(batch[i].size + overhead)
+		}
+		if err != nil {
+			s.missed(batch[i].source)
 		}
 	}
 	// Next stops at what the writer may evict, so that it must be told when that is decided.
