@@ -532,3 +532,23 @@ func TestNothingIsHandedOutBeforeItIsWrittenHowFar(t *testing.T) {
 		t.Errorf("%d were handed out, %d are marked", len(sent), marked)
 	}
 }
+
+func TestNothingIsTakenOverBehindAGap(t *testing.T) {
+	one := int64(maxRecord(msg(0)) + overhead)
+	b := open(t, filepath.Join(t.TempDir(), "uplink-a.db"), Options{MaxBytes: 2 * one, WhenFull: Reject})
+	if err := b.add(2, 1, msg(1), msg(2), msg(3)); err[0] != nil || err[1] != nil || !errors.Is(err[2], ErrFull) {
+		t.Fatalf("got %v, want the third refused", err)
+	}
+	for _, r := range b.next(0, 2) {
+		b.Done(r.Seq, Delivered)
+	}
+	if err := b.add(2, 4, msg(4))[0]; !errors.Is(err, ErrGap) {
+		t.Errorf("4 before 3: %v, want ErrGap", err)
+	}
+	if err := b.add(2, 3, msg(3), msg(4)); errors.Join(err...) != nil {
+		t.Errorf("3 and 4 in order: %v", err)
+	}
+	if got := b.next(2, 10); len(got) != 2 || string(got[0].Message.Payload) != "payload 3" {
+		t.Errorf("got %d messages, want 3 and 4", len(got))
+	}
+}
