@@ -31,7 +31,7 @@ type Incoming struct {
 // also before Dial has returned; they must not block.
 type Events interface {
 	Outcome(forward.Outcome)
-	// Incoming at QoS 1 comes at most Options.ReceiveMaximum times without Ack.
+	// Incoming at QoS 1 comes at most four times Options.ReceiveMaximum times without Ack.
 	Incoming(Incoming)
 	// Lost is called once when the connection has ended by itself. Close is to be called then.
 	Lost(error)
@@ -54,7 +54,7 @@ type Conn struct {
 	sent     map[uint16]sending // in flight, by packet identifier
 	waiting  map[uint16]chan<- packets.ControlPacket
 	lastID   uint16        // of SUBSCRIBE
-	incoming []acknowledge // QoS 1, in the order in which they came, at most ReceiveMaximum
+	incoming []acknowledge // QoS 1, in the order in which they came, bounded by the Receive Maximum
 	cause    error         // what is known about the end before Lost
 	ended    bool          // Lost was called or Close began
 }

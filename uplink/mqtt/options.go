@@ -58,8 +58,8 @@ type Options struct {
 	// MaxPacketSize is announced and enforced for packets of the server, in bytes; default
 	// DefaultMaxPacketSize.
 	MaxPacketSize uint32
-	// ReceiveMaximum is how many messages of the server may wait for their local commit; default
-	// DefaultReceiveMaximum.
+	// ReceiveMaximum is announced as how many messages of the server may wait for their local
+	// commit; up to four times as many are tolerated. Default DefaultReceiveMaximum.
 	ReceiveMaximum uint16
 	// Timeout bounds each of: dialling, the TLS handshake, CONNACK, SUBACK, and a write that does
 	// not get on; default DefaultTimeout.

@@ -18,6 +18,11 @@ import (
 // packetIDNotFound is the reason code of an answer about a packet id that is not in use.
 const packetIDNotFound = 0x92
 
+// tolerance is how many times the announced Receive Maximum a server may send before the
+// connection is closed. mosquitto 2.0 sends nearly twice as many when a session is resumed; to
+// insist would mean that nothing ever came down from it again.
+const tolerance = 4
+
 // session is what the library asks about the session: a thin adapter, since the session is the
 // window of the forwarder.
 type session Conn
@@ -176,13 +181,13 @@ func (s *session) published(p *packets.Publish) error {
 		return errors.New("mqtt: server sent a message with packet id 0")
 	}
 	s.mu.Lock()
-	full := len(s.incoming) >= int(s.o.ReceiveMaximum)
+	full := len(s.incoming) >= tolerance*int(s.o.ReceiveMaximum)
 	if !full {
 		s.incoming = append(s.incoming, acknowledge{id: p.PacketID})
 	}
 	s.mu.Unlock()
 	if full {
-		return fmt.Errorf("mqtt: server sent more than the announced maximum of %d unacknowledged messages", s.o.ReceiveMaximum)
+		return fmt.Errorf("mqtt: server sent %d unacknowledged messages, the announced maximum is %d", tolerance*int(s.o.ReceiveMaximum)+1, s.o.ReceiveMaximum)
 	}
 	s.events.Incoming(Incoming{Message: incoming(p), ID: p.PacketID})
 	return nil

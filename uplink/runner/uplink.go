@@ -40,7 +40,7 @@ type Uplink struct {
 	conn      *mqtt.Conn
 	release   func() bool   // stops what watches conn
 	broken    bool          // conn failed; Lost is on its way
-	early     []uint16      // to be acknowledged when Dial returns; at most the Receive Maximum
+	early     []uint16      // to be acknowledged when Dial returns; bounded by the Receive Maximum
 	earlyEnd  error         // the connection ended before Dial was seen to return
 	dialling  bool          // eventDialled is on its way
 	connected time.Duration // when conn came
@@ -50,7 +50,7 @@ type Uplink struct {
 	logged    time.Duration // when a failure was logged last
 	drained   bool          // the spool had nothing to read when it was asked last
 	readAt    time.Duration // when to read again after an error, 0 = there was none
-	held      []heldMessage // came down and could not be injected; at most the Receive Maximum
+	held      []heldMessage // came down and could not be injected; bounded by the Receive Maximum
 }
 
 // heldMessage waits to be injected again.
