@@ -7,7 +7,8 @@
 // What has to be known about the library, version 0.23:
 //
 //   - It takes every code below 0x80 in a CONNACK for success. A server that speaks only
-//     MQTT 3.1.1 answers 0x01: session.ConAckReceived refuses it.
+//     MQTT 3.1.1 answers 0x01: session.ConAckReceived refuses it. Without properties, as 3.1.1
+//     has it, it is an unexpected end of file for the library: link.go knows better.
 //   - It reads nothing between CONNACK and the return of ConAckReceived: the window is resent
 //     after Dial, not in there.
 //   - It makes room for the length that a packet claims before its bytes came, and does not know

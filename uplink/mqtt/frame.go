@@ -43,7 +43,12 @@ func (f *frame) begin(b []byte, maxPacket uint32) (n int, err error) {
 		if b[0]&0x06 != 0 {
 			f.id = 2
 		}
-	case packets.CONNACK, packets.SUBACK, packets.UNSUBACK:
+	case packets.CONNACK:
+		if remaining == 2 {
+			return 0, ErrOldProtocol // no properties: a CONNACK of 3.1.1
+		}
+		f.props = 2
+	case packets.SUBACK, packets.UNSUBACK:
 		f.props = 2
 	case packets.PUBACK, packets.PUBREC, packets.PUBREL, packets.PUBCOMP:
 		f.props = 3
