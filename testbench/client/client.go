@@ -48,6 +48,10 @@ type Options struct {
 	// Inbox is how many received messages may wait for the caller; 1024 if 0. When it is full,
 	// reading stops, and TCP holds the broker back.
 	Inbox int
+	// Deliver takes what arrives instead of the Inbox; nil = the Inbox does. It is called from
+	// the reader, as one with the acknowledgement: a State of the client has both or neither. It
+	// must not block or call the client.
+	Deliver func(Message)
 	// ManualAcks leaves the acknowledging of what arrives to Ack.
 	ManualAcks bool
 	// Guard bounds calls whose context has no deadline, so that a broken broker fails a test

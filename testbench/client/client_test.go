@@ -322,3 +322,40 @@ func TestRefusedConnectionSaysWhy(t *testing.T) {
 	}
 	<-done
 }
+
+func TestFrozenClientGoesOnFromItsState(t *testing.T) {
+	address := broker(t)
+	sub := connect(t, client.Options{Address: address, ClientID: "sub", CleanStart: true})
+	if _, err := sub.Subscribe(t.Context(), client.Filter{Filter: "a", QoS: 2}); err != nil {
+		t.Fatal(err)
+	}
+	o := client.Options{Address: address, ClientID: "pub", SessionExpiry: 60}
+	pub := connect(t, o)
+	if err := pub.Ping(t.Context()); err != nil {
+		t.Fatal(err)
+	}
+	// Nobody answers while the state is taken: the message is in flight in it.
+	var states []client.State
+	for _, qos := range []packet.QoS{1, 2} {
+		if err := pub.Publish(t.Context(), client.Publish{Topic: "a", Payload: []byte{byte(qos)}, QoS: qos}); err != nil {
+			t.Fatal(err)
+		}
+	}
+	states = client.Freeze([]*client.Client{pub}, func() {})
+	if err := pub.Drain(t.Context()); err != nil {
+		t.Fatal(err)
+	}
+	pub.Close()
+	n := len(states[0].InFlight())
+	again := client.Resume(o, states[0])
+	defer again.Close()
+	if got := again.InFlight(); got != n {
+		t.Fatalf("%d in flight after Resume, %d before", got, n)
+	}
+	if _, err := again.Connect(t.Context()); err != nil {
+		t.Fatal(err)
+	}
+	if err := again.Drain(t.Context()); err != nil {
+		t.Fatal(err)
+	}
+}

@@ -53,6 +53,11 @@ func (c *Client) Ack(m Message) {
 func (c *Client) acknowledge(l *link, id packet.ID, qos packet.QoS) {
 	c.mu.Lock()
 	defer c.mu.Unlock()
+	c.putAck(l, id, qos)
+}
+
+// putAck sends the acknowledgement of what arrived. c.mu is held.
+func (c *Client) putAck(l *link, id packet.ID, qos packet.QoS) {
 	if c.link != l {
 		return
 	}
@@ -172,6 +177,15 @@ func (c *Client) takePublish(l *link, p *packet.Publish) error {
 		if p.HasSubID {
 			m.SubscriptionIDs = subscriptionIDs(p.Raw)
 		}
+	}
+	if c.o.Deliver != nil {
+		c.mu.Lock()
+		defer c.mu.Unlock()
+		c.o.Deliver(m)
+		if p.QoS > 0 {
+			c.putAck(l, p.ID, p.QoS)
+		}
+		return nil
 	}
 	select {
 	case c.inbox <- m:

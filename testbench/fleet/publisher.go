@@ -87,6 +87,11 @@ func (p *Publisher) publish(ctx context.Context, stop <-chan struct{}) error {
 			due = alreadyDue
 		}
 		select {
+		case <-stop: // before anything that is due
+			return nil
+		default:
+		}
+		select {
 		case <-stop:
 			return nil
 		case <-ctx.Done():

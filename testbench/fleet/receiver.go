@@ -54,16 +54,8 @@ func (r *Receiver) receive(ctx context.Context, stop <-chan struct{}) error {
 	defer r.client.Close()
 	for {
 		select {
-		case m := <-r.client.Messages():
-			r.Got.Add(m.Payload)
-			continue
-		default:
-		}
-		select {
-		case m := <-r.client.Messages():
-			r.Got.Add(m.Payload)
 		case <-stop:
-			return r.leave()
+			return nil
 		case <-ctx.Done():
 			return r.wrap(ctx.Err())
 		case <-r.client.Done():
@@ -77,23 +69,10 @@ func (r *Receiver) receive(ctx context.Context, stop <-chan struct{}) error {
 	}
 }
 
-// leave drops the connection and notes what had been acknowledged by then.
-func (r *Receiver) leave() error {
-	r.client.Close()
-	for {
-		select {
-		case m := <-r.client.Messages():
-			r.Got.Add(m.Payload)
-		default:
-			return nil
-		}
-	}
-}
-
 // connect connects, and subscribes unless the session is known to have the subscriptions.
 func (r *Receiver) connect(ctx context.Context, stop <-chan struct{}) error {
 	if r.client == nil {
-		r.client = client.New(r.Options)
+		r.client = client.New(r.options())
 	}
 	for {
 		present, err := connect(ctx, r.client, stop)
@@ -121,6 +100,13 @@ func (r *Receiver) connect(ctx context.Context, stop <-chan struct{}) error {
 		r.Joined = true
 		return nil
 	}
+}
+
+// options returns the options of the client, which notes each message before it is acknowledged.
+func (r *Receiver) options() client.Options {
+	o := r.Options
+	o.Deliver = func(m client.Message) { r.Got.Add(m.Payload) }
+	return o
 }
 
 func (r *Receiver) wrap(err error) error {

@@ -17,6 +17,8 @@ package tally
 import (
 	"errors"
 	"fmt"
+	"maps"
+	"slices"
 	"strings"
 	"sync"
 )
@@ -149,6 +151,23 @@ type Snapshot struct {
 	counts map[string]uint64
 }
 
+// Include adds the message with that payload, as one that will be acknowledged.
+func (s *Snapshot) Include(payload []byte) {
+	name, seq, ok := parse(payload)
+	if !ok || seq == 0 {
+		return
+	}
+	acked := s.acked[string(name)]
+	for uint64(len(acked)) < seq {
+		acked = append(acked, false)
+	}
+	if !acked[seq-1] {
+		acked[seq-1] = true
+		s.counts[string(name)]++
+	}
+	s.acked[string(name)] = acked
+}
+
 // Count returns how many messages were acknowledged then.
 func (s *Snapshot) Count() (n uint64) {
 	for _, c := range s.counts {
@@ -202,6 +221,20 @@ type arrivals struct {
 // Receiver returns a new, empty list of a receiver.
 func (t *Tally) Receiver() *Got {
 	return &Got{t: t, streams: make(map[string]*arrivals)}
+}
+
+// Clone returns a copy of the list as it is now.
+func (g *Got) Clone() *Got {
+	g.mu.Lock()
+	defer g.mu.Unlock()
+	c := &Got{t: g.t, streams: make(map[string]*arrivals), count: g.count, repeats: g.repeats}
+	c.unknown = append(c.unknown, g.unknown...)
+	for name, a := range g.streams {
+		b := *a
+		b.seen, b.repeats, b.disordered = slices.Clone(a.seen), maps.Clone(a.repeats), slices.Clone(a.disordered)
+		c.streams[name] = &b
+	}
+	return c
 }
 
 // Add notes a payload that arrived and reports whether it came for the first time.

@@ -101,3 +101,34 @@ func TestSnapshotIfLeavesOut(t *testing.T) {
 		t.Errorf("%d messages, %v; want 1, no error", snap.Count(), err)
 	}
 }
+
+func TestSnapshotIncludesWhatWillBeAcknowledged(t *testing.T) {
+	tally, payloads := three(1)
+	snap := tally.Snapshot()
+	snap.Include(payloads[2])
+	snap.Include(payloads[0])
+	if snap.Count() != 3 {
+		t.Errorf("%d messages, want 3", snap.Count())
+	}
+	got := tally.Receiver()
+	got.Add(payloads[0])
+	got.Add(payloads[1])
+	if n := got.Missing(snap, nil); n != 1 {
+		t.Errorf("%d missing, want 1", n)
+	}
+}
+
+func TestCloneGoesItsOwnWay(t *testing.T) {
+	tally, payloads := three(2)
+	got := tally.Receiver()
+	got.Add(payloads[0])
+	clone := got.Clone()
+	got.Add(payloads[0])
+	clone.Add(payloads[1])
+	if err := clone.Check(tally.Snapshot(), Rules{ExactlyOnce: true}); err != nil {
+		t.Errorf("the clone: %v", err)
+	}
+	if got.Count() != 1 || got.Repeats() != 1 {
+		t.Errorf("the original has %d messages and %d repeats, want 1 and 1", got.Count(), got.Repeats())
+	}
+}
