@@ -31,7 +31,10 @@ type Incoming struct {
 // also before Dial has returned; they must not block.
 type Events interface {
 	Outcome(forward.Outcome)
-	// Incoming at QoS 1 comes at most four times Options.ReceiveMaximum times without Ack.
+	// Subscribed is called once when the server has answered all subscriptions.
+	Subscribed()
+	// Incoming at QoS 1 comes at most four times Options.ReceiveMaximum times without Ack; then
+	// the connection reads no further.
 	Incoming(Incoming)
 	// Lost is called once when the connection has ended by itself. Close is to be called then.
 	Lost(error)
@@ -50,12 +53,17 @@ type Conn struct {
 	limit  uint32 // bytes of a packet that the server takes, 0 = no limit
 	warned bool   // that RETAIN is left out
 
+	running sync.WaitGroup     // the goroutine that subscribes
+	cancel  context.CancelFunc // of that
+	room    chan struct{}      // capacity 1: incoming got shorter
+
 	mu       sync.Mutex         // guards what follows
 	sent     map[uint16]sending // in flight, by packet identifier
 	waiting  map[uint16]chan<- packets.ControlPacket
 	lastID   uint16        // of SUBSCRIBE
 	incoming []acknowledge // QoS 1, in the order in which they came, bounded by the Receive Maximum
 	cause    error         // what is known about the end before Lost
+	gone     bool          // the library is done with the session
 	ended    bool          // Lost was called or Close began
 }
 
@@ -73,8 +81,7 @@ type acknowledge struct {
 // id returns the packet identifier of a message.
 func id(s forward.Seq) uint16 { return uint16((s-1)%MaxSpan) + 1 }
 
-// Dial connects, and subscribes. The connection is there when it returns; what ctx bounds is
-// Dial alone. Errors wrap ErrOldProtocol, ErrQoS0Only, a *RefusedError or that of the network.
+// Dial connects, and begins to subscribe. What ctx bounds is Dial alone. Errors wrap ErrOldProtocol, ErrQoS0Only, a *RefusedError or that of the network.
 func Dial(ctx context.Context, o Options, events Events) (*Conn, forward.Link, error) {
 	var none forward.Link
 	if err := o.Validate(); err != nil {
@@ -87,7 +94,7 @@ func Dial(ctx context.Context, o Options, events Events) (*Conn, forward.Link, e
 	}
 	c := &Conn{
 		o: o, link: newLink(raw, o.MaxPacketSize, o.Timeout), events: events, pinger: paho.NewDefaultPinger(),
-		sent: make(map[uint16]sending), waiting: make(map[uint16]chan<- packets.ControlPacket),
+		room: make(chan struct{}, 1), sent: make(map[uint16]sending), waiting: make(map[uint16]chan<- packets.ControlPacket),
 	}
 	c.client = paho.NewClient(paho.ClientConfig{
 		ClientID:           o.ClientID,
@@ -109,10 +116,17 @@ func Dial(ctx context.Context, o Options, events Events) (*Conn, forward.Link, e
 		c.Close()
 		return nil, none, ErrQoS0Only
 	}
-	if err := c.subscribe(ctx); err != nil {
-		c.Close()
-		return nil, none, err
-	}
+	// Without waiting for it: a resumed session may bring so many messages in front of the SUBACK
+	// that they must be acknowledged meanwhile.
+	subscribing, cancel := context.WithCancel(context.Background())
+	c.cancel = cancel
+	c.running.Go(func() { // ends with the last SUBACK or the connection; Close waits
+		if err := c.subscribe(subscribing, c.o.Subscriptions); err != nil {
+			c.link.fail(err)
+			return
+		}
+		c.events.Subscribed()
+	})
 	return c, l, nil
 }
 
@@ -211,8 +225,8 @@ func (c *Conn) learn(ack *paho.Connack) forward.Link {
 }
 
 // subscribe asks for what is to come down. A filter that is refused does not hinder the rest.
-func (c *Conn) subscribe(ctx context.Context) error {
-	for _, s := range c.o.Subscriptions {
+func (c *Conn) subscribe(ctx context.Context, subscriptions []Subscription) error {
+	for _, s := range subscriptions {
 		ack, err := c.client.Subscribe(ctx, &paho.Subscribe{Subscriptions: []paho.SubscribeOptions{
 			{Topic: s.Filter, QoS: s.QoS, NoLocal: true, RetainAsPublished: true, RetainHandling: packets.RetainSendOnSubscribeIfNew},
 		}})
@@ -225,7 +239,7 @@ func (c *Conn) subscribe(ctx context.Context) error {
 		case errors.Is(err, paho.ErrInvalidArguments):
 			c.o.Log.Error("server does not take a subscription: nothing comes down for it", "filter", s.Filter, "err", err)
 		case err != nil:
-			return fmt.Errorf("mqtt: subscribe to %q: %w", s.Filter, errors.Join(c.link.failure(), err))
+			return fmt.Errorf("mqtt: subscribe to %q: %w", s.Filter, err)
 		}
 	}
 	return nil
@@ -327,6 +341,10 @@ func (c *Conn) Ack(id uint16) error {
 		c.incoming = c.incoming[1:]
 	}
 	c.mu.Unlock()
+	select {
+	case c.room <- struct{}{}:
+	default:
+	}
 	for _, id := range ready {
 		p := packets.Puback{PacketID: id}
 		if _, err := p.WriteTo(batch{c.link}); err != nil {
@@ -355,8 +373,12 @@ func (c *Conn) Close() error {
 	was := c.ended
 	c.ended = true
 	c.mu.Unlock()
+	if c.cancel != nil {
+		c.cancel()
+	}
+	defer c.running.Wait()
 	if was || c.link.failure() != nil {
-		c.link.Conn.Close()
+		c.link.Close()
 		<-c.client.Done()
 		return nil
 	}
@@ -366,9 +388,7 @@ func (c *Conn) Close() error {
 
 // lost tells the end of the connection, once.
 func (c *Conn) lost(err error) {
-	if failure := c.link.failure(); failure != nil {
-		err = failure
-	}
+	failure := c.link.failure()
 	c.mu.Lock()
 	defer c.mu.Unlock()
 	if c.ended {
@@ -378,6 +398,8 @@ func (c *Conn) lost(err error) {
 	switch {
 	case c.cause != nil:
 		err = c.cause
+	case failure != nil:
+		err = failure
 	case err == nil:
 		err = errors.New("mqtt: connection closed")
 	case errors.Is(err, io.EOF):

@@ -2,6 +2,7 @@ package mqtt
 
 import (
 	"bufio"
+	"fmt"
 	"net"
 	"sync"
 	"time"
@@ -20,15 +21,23 @@ type link struct {
 	frame     frame
 	header    int // bytes of the fixed header still to be given out
 	maxPacket uint32
-	timeout   time.Duration // for a write that does not get on
+	once      sync.Once
+	closed    chan struct{} // closed by Close
 
-	mu  sync.Mutex // guards what follows
-	out []byte     // not flushed yet
-	err error      // why the link was closed by us
+	mu      sync.Mutex    // guards what follows
+	timeout time.Duration // for a write that does not get on
+	out     []byte        // not flushed yet
+	err     error         // why the link was closed by us
 }
 
 func newLink(c net.Conn, maxPacket uint32, timeout time.Duration) *link {
-	return &link{Conn: c, in: bufio.NewReaderSize(c, readBuffer), maxPacket: maxPacket, timeout: timeout}
+	return &link{Conn: c, in: bufio.NewReaderSize(c, readBuffer), maxPacket: maxPacket, timeout: timeout, closed: make(chan struct{})}
+}
+
+// Close closes the connection below.
+func (l *link) Close() error {
+	l.once.Do(func() { close(l.closed) })
+	return l.Conn.Close()
 }
 
 // Read returns bytes of one packet at most, after a look at its fixed header.
@@ -90,8 +99,8 @@ func (l *link) flush() {
 	}
 	l.Conn.SetWriteDeadline(time.Now().Add(l.timeout))
 	if _, err := l.Conn.Write(l.out); err != nil {
-		l.err = err
-		l.Conn.Close()
+		l.err = fmt.Errorf("mqtt: write: %w", err)
+		l.Close()
 	}
 	l.out = l.out[:0]
 	if cap(l.out) > 4*writeBuffer {
@@ -107,7 +116,7 @@ func (l *link) fail(err error) error {
 	}
 	err = l.err
 	l.mu.Unlock()
-	l.Conn.Close()
+	l.Close()
 	return err
 }
 

@@ -59,7 +59,8 @@ type Options struct {
 	// DefaultMaxPacketSize.
 	MaxPacketSize uint32
 	// ReceiveMaximum is announced as how many messages of the server may wait for their local
-	// commit; up to four times as many are tolerated. Default DefaultReceiveMaximum.
+	// commit; four times as many are taken from a server that ignores it, before reading stops.
+	// Default DefaultReceiveMaximum.
 	ReceiveMaximum uint16
 	// Timeout bounds each of: dialling, the TLS handshake, CONNACK, SUBACK, and a write that does
 	// not get on; default DefaultTimeout.

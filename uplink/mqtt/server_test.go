@@ -147,14 +147,17 @@ type log struct {
 	outcomes chan forward.Outcome
 	incoming chan Incoming
 	lost     chan error
+
+	subscribed chan bool
 }
 
 func newLog() *log {
-	return &log{make(chan forward.Outcome, 100000), make(chan Incoming, 100), make(chan error, 10)}
+	return &log{make(chan forward.Outcome, 100000), make(chan Incoming, 100), make(chan error, 10), make(chan bool, 10)}
 }
 
 func (l *log) Outcome(o forward.Outcome) { l.outcomes <- o }
 func (l *log) Incoming(m Incoming)       { l.incoming <- m }
+func (l *log) Subscribed()               { l.subscribed <- true }
 func (l *log) Lost(err error)            { l.lost <- err }
 
 func get[T any](t *testing.T, c <-chan T) (v T) {
@@ -453,16 +456,27 @@ func TestAcksOfIncomingMessagesKeepTheirOrder(t *testing.T) {
 	}
 }
 
-func TestTooManyUnacknowledgedMessagesEndTheConnection(t *testing.T) {
+func TestAServerThatIgnoresTheReceiveMaximumIsHeldBack(t *testing.T) {
 	o := options(serve(t, func(s *server) {
 		s.connack(packet.Connack{})
-		for id := packet.ID(1); id <= 2*tolerance+1; id++ {
+		for id := packet.ID(1); id <= 2*tolerance+3; id++ {
 			s.publish(packet.Publish{Topic: []byte("t"), ID: id, QoS: 1})
 		}
 		s.drain()
 	}))
-	o.ReceiveMaximum = 2
-	_, _, l := dialServer(t, o)
+	o.ReceiveMaximum, o.Timeout = 2, time.Second
+	c, _, l := dialServer(t, o)
+	for range 2 * tolerance {
+		get(t, l.incoming)
+	}
+	if len(l.incoming) > 0 {
+		t.Error("more than may wait")
+	}
+	if err := errors.Join(c.Ack(1), c.Flush()); err != nil {
+		t.Error(err)
+	}
+	get(t, l.incoming)
+	// Nothing is acknowledged any more: the connection, which reads nothing, is given up.
 	t.Log(get(t, l.lost))
 }
 
@@ -508,6 +522,7 @@ func TestASubscriptionThatIsRefusedDoesNotEndTheConnection(t *testing.T) {
 	}))
 	o.Subscriptions = []Subscription{{"a/#", 1}, {"b/#", 1}}
 	c, _, l := dialServer(t, o)
+	get(t, l.subscribed)
 	c.sendNow(t, forward.Message{Seq: 1, QoS: 1})
 	get(t, l.incoming)
 }
@@ -526,9 +541,8 @@ func TestSubackWithoutCodesIsAnError(t *testing.T) {
 		}
 	}))
 	o.Subscriptions = []Subscription{{"a/#", 1}}
-	if _, _, err := Dial(t.Context(), o, newLog()); err == nil {
-		t.Error("no error")
-	}
+	_, _, l := dialServer(t, o)
+	t.Log(get(t, l.lost))
 }
 
 // TestPacketsStayWholeWhoeverWrites has pings and a SUBSCRIBE amid bursts.
@@ -576,8 +590,7 @@ func TestPacketsStayWholeWhoeverWrites(t *testing.T) {
 				return
 			}
 			if i%50 == 0 {
-				c.o.Subscriptions = []Subscription{{"a/#", 1}}
-				if err := c.subscribe(t.Context()); err != nil {
+				if err := c.subscribe(t.Context(), []Subscription{{"a/#", 1}}); err != nil {
 					t.Error(err)
 				}
 			}

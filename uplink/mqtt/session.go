@@ -6,6 +6,8 @@ import (
 	"fmt"
 	"io"
 	"math"
+	"net"
+	"time"
 
 	"github.com/eclipse/paho.golang/packets"
 	"github.com/eclipse/paho.golang/paho"
@@ -18,9 +20,8 @@ import (
 // packetIDNotFound is the reason code of an answer about a packet id that is not in use.
 const packetIDNotFound = 0x92
 
-// tolerance is how many times the announced Receive Maximum a server may send before the
-// connection is closed. mosquitto 2.0 sends nearly twice as many when a session is resumed; to
-// insist would mean that nothing ever came down from it again.
+// tolerance is how many times the announced Receive Maximum is taken before reading stops until
+// there is room. To insist on it would not do: mosquitto 2.0 ignores it when a session is resumed.
 const tolerance = 4
 
 // session is what the library asks about the session: a thin adapter, since the session is the
@@ -46,6 +47,7 @@ func (s *session) ConnectionLost(d *packets.Disconnect) error {
 		}
 		s.cause = e
 	}
+	s.gone = true
 	for id, answer := range s.waiting {
 		delete(s.waiting, id)
 		answer <- packets.ControlPacket{} // it has room for one: see AddToSession
@@ -61,6 +63,9 @@ func (s *session) AddToSession(_ context.Context, p pahosession.Packet, resp cha
 	}
 	s.mu.Lock()
 	defer s.mu.Unlock()
+	if s.gone {
+		return pahosession.ErrNoConnection
+	}
 	for range math.MaxUint16 - MaxSpan {
 		if s.lastID <= MaxSpan || s.lastID == math.MaxUint16 {
 			s.lastID = MaxSpan
@@ -180,17 +185,41 @@ func (s *session) published(p *packets.Publish) error {
 	if p.PacketID == 0 {
 		return errors.New("mqtt: server sent a message with packet id 0")
 	}
+	if err := s.waitForRoom(); err != nil {
+		return err
+	}
 	s.mu.Lock()
-	full := len(s.incoming) >= tolerance*int(s.o.ReceiveMaximum)
-	if !full {
-		s.incoming = append(s.incoming, acknowledge{id: p.PacketID})
-	}
+	s.incoming = append(s.incoming, acknowledge{id: p.PacketID})
 	s.mu.Unlock()
-	if full {
-		return fmt.Errorf("mqtt: server sent %d unacknowledged messages, the announced maximum is %d", tolerance*int(s.o.ReceiveMaximum)+1, s.o.ReceiveMaximum)
-	}
 	s.events.Incoming(Incoming{Message: incoming(p), ID: p.PacketID})
 	return nil
+}
+
+// waitForRoom holds back a server that ignores the Receive Maximum, on the goroutine that reads.
+// If the local commits do not get on, the connection is given up, since nothing else is read.
+func (s *session) waitForRoom() error {
+	limit := tolerance * int(s.o.ReceiveMaximum)
+	var timeout <-chan time.Time
+	for {
+		s.mu.Lock()
+		full := len(s.incoming) >= limit
+		s.mu.Unlock()
+		if !full {
+			return nil
+		}
+		if timeout == nil {
+			t := time.NewTimer(s.o.Timeout)
+			defer t.Stop()
+			timeout = t.C
+		}
+		select {
+		case <-s.room:
+		case <-s.link.closed:
+			return net.ErrClosed
+		case <-timeout:
+			return fmt.Errorf("mqtt: server sent more than %d unacknowledged messages, the announced maximum is %d, and they could not be stored within %v", limit, s.o.ReceiveMaximum, s.o.Timeout)
+		}
+	}
 }
 
 // checkIncoming refuses what we have not agreed to.

@@ -19,14 +19,15 @@ const (
 type eventKind byte
 
 const (
-	eventOutcome   eventKind = iota // of a connection
-	eventIncoming                   // of a connection
-	eventLost                       // of a connection
-	eventDialled                    // conn, link or err
-	eventSaved                      // seq
-	eventForgotten                  // seq
-	eventInjected                   // held, err
-	eventQoS0                       // msg
+	eventOutcome    eventKind = iota // of a connection
+	eventIncoming                    // of a connection
+	eventSubscribed                  // of a connection
+	eventLost                        // of a connection
+	eventDialled                     // conn, link or err
+	eventSaved                       // seq
+	eventForgotten                   // seq
+	eventInjected                    // held, err
+	eventQoS0                        // msg
 )
 
 // event is something that happened elsewhere.
@@ -145,6 +146,10 @@ func (c connEvents) Incoming(m mqtt.Incoming) {
 	if !c.u.inbox.postIncoming(c.dial, m) {
 		c.u.counters.downDropped.Add(1)
 	}
+}
+
+func (c connEvents) Subscribed() {
+	c.u.inbox.post(event{kind: eventSubscribed, dial: c.dial})
 }
 
 func (c connEvents) Lost(err error) {

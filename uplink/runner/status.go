@@ -29,6 +29,8 @@ type linkState struct {
 	dials     uint64
 	nextDial  time.Time
 	inFlight  int
+
+	subscribed bool
 }
 
 // sinceIfDown returns when the uplink went down: now, if it was connected until now.
@@ -45,12 +47,14 @@ type Status struct {
 	Name      string
 	Endpoint  string
 	Connected bool
-	Since     time.Time // when Connected became what it is; zero before the first attempt ended
-	LastError string    // why it is not connected, "" if it is
-	NextDial  time.Time // when it tries again, if not Connected
-	Dials     uint64    // connections tried
-	InFlight  int       // messages sent and not acknowledged for good
-	Ledger    spool.Ledger
+	// Subscribed: the server has answered the subscriptions of this connection.
+	Subscribed bool
+	Since      time.Time // when Connected became what it is; zero before the first attempt ended
+	LastError  string    // why it is not connected, "" if it is
+	NextDial   time.Time // when it tries again, if not Connected
+	Dials      uint64    // connections tried
+	InFlight   int       // messages sent and not acknowledged for good
+	Ledger     spool.Ledger
 
 	Filtered      uint64 // no rule takes them up
 	Sent          uint64 // at QoS 1 and 2, repetitions included
@@ -69,7 +73,7 @@ func (u *Uplink) Status() Status {
 	s := u.state.Load()
 	return Status{
 		Name: u.o.Name, Endpoint: u.o.Endpoint,
-		Connected: s.connected, Since: s.since, LastError: s.lastError, NextDial: s.nextDial, Dials: s.dials, InFlight: s.inFlight,
+		Connected: s.connected, Subscribed: s.connected && s.subscribed, Since: s.since, LastError: s.lastError, NextDial: s.nextDial, Dials: s.dials, InFlight: s.inFlight,
 		Ledger:   u.spool.Ledger(),
 		Filtered: u.counters.filtered.Load(),
 		Sent:     u.counters.sent.Load(), Repeated: u.counters.repeated.Load(), Acked: u.counters.acked.Load(),
@@ -82,9 +86,9 @@ func (u *Uplink) Status() Status {
 // publish updates what Status sees of the window.
 func (u *Uplink) publish() {
 	s := u.state.Load()
-	if n := u.forward.InFlight(); n != s.inFlight {
+	if n := u.forward.InFlight(); n != s.inFlight || u.subscribed != s.subscribed {
 		next := *s
-		next.inFlight = n
+		next.inFlight, next.subscribed = n, u.subscribed
 		u.state.Store(&next)
 	}
 }

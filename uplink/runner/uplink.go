@@ -34,23 +34,24 @@ type Uplink struct {
 	state    atomic.Pointer[linkState] // for Status
 
 	// What follows belongs to the goroutine of the uplink.
-	forward   *forward.Forwarder
-	begin     time.Time // of its times
-	dial      uint64    // connections tried so far
-	conn      *mqtt.Conn
-	release   func() bool   // stops what watches conn
-	broken    bool          // conn failed; Lost is on its way
-	early     []uint16      // to be acknowledged when Dial returns; bounded by the Receive Maximum
-	earlyEnd  error         // the connection ended before Dial was seen to return
-	dialling  bool          // eventDialled is on its way
-	connected time.Duration // when conn came
-	delay     time.Duration // the last wait between connections
-	dialAt    time.Duration // when to dial next
-	failures  int           // since the last connection
-	logged    time.Duration // when a failure was logged last
-	drained   bool          // the spool had nothing to read when it was asked last
-	readAt    time.Duration // when to read again after an error, 0 = there was none
-	held      []heldMessage // came down and could not be injected; bounded by the Receive Maximum
+	forward    *forward.Forwarder
+	begin      time.Time // of its times
+	dial       uint64    // connections tried so far
+	conn       *mqtt.Conn
+	release    func() bool   // stops what watches conn
+	broken     bool          // conn failed; Lost is on its way
+	subscribed bool          // the server has answered all subscriptions
+	early      []uint16      // to be acknowledged when Dial returns; bounded by the Receive Maximum
+	earlyEnd   error         // the connection ended before Dial was seen to return
+	dialling   bool          // eventDialled is on its way
+	connected  time.Duration // when conn came
+	delay      time.Duration // the last wait between connections
+	dialAt     time.Duration // when to dial next
+	failures   int           // since the last connection
+	logged     time.Duration // when a failure was logged last
+	drained    bool          // the spool had nothing to read when it was asked last
+	readAt     time.Duration // when to read again after an error, 0 = there was none
+	held       []heldMessage // came down and could not be injected; bounded by the Receive Maximum
 }
 
 // heldMessage waits to be injected again.
@@ -200,11 +201,19 @@ func (u *Uplink) run(ctx context.Context) {
 	u.publish()
 }
 
-// finish ends the connection orderly and takes the acknowledgements that have come already, which
-// saves their repetition.
+// finish ends the connection orderly. Acknowledgements that have come already are taken, and those
+// for what is on disk here are given, which saves repetitions.
 func (u *Uplink) finish() {
-	u.conn.Close()
 	events, _ := u.inbox.take()
+	for i := range events {
+		u.handle(&events[i])
+	}
+	if u.conn == nil {
+		return // one of them was the end of the connection
+	}
+	u.conn.Flush()
+	u.conn.Close()
+	events, _ = u.inbox.take()
 	for i := range events {
 		if e := &events[i]; e.kind == eventOutcome {
 			u.handle(e)
@@ -232,7 +241,7 @@ func earlier(a, b time.Duration) time.Duration {
 func (u *Uplink) startDial(ctx context.Context) {
 	u.dial++
 	u.dialling = true
-	u.earlyEnd = nil
+	u.earlyEnd, u.subscribed = nil, false
 	dial, options := u.dial, u.o.mqtt()
 	u.running.Go(func() { // ends with Dial, which ctx bounds; Close waits
 		e := event{kind: eventDialled, dial: dial}
@@ -260,6 +269,10 @@ func (u *Uplink) handle(e *event) {
 		}
 	case eventInjected:
 		u.injected(e)
+	case eventSubscribed:
+		if e.dial == u.dial {
+			u.subscribed = true
+		}
 	case eventLost:
 		u.lost(e)
 	case eventDialled:
