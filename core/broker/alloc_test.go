@@ -69,7 +69,7 @@ func TestQoS0AllocatesNothingBetweenDecodeAndWrite(t *testing.T) {
 			}
 		}
 		handler{b}.TurnEnds()
-		b.loop.Arena.Flush(poller, func(_ *conn.Conn, err error) { t.Fatal(err) })
+		b.loop.Arena.Flush(poller)
 		for _, fd := range peers {
 			for {
 				if _, err := unix.Read(fd, sink); err != nil {

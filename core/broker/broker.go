@@ -45,6 +45,7 @@ type Broker struct {
 	log    *slog.Logger
 
 	loop      *loop.Loop
+	over      chan struct{} // closed when Run has returned
 	ops       table
 	index     *route.Index
 	cache     *route.Cache
@@ -58,9 +59,13 @@ type Broker struct {
 	handbacks handbacks
 	undecided int       // bytes of messages that wait for a durable destination
 	throttled []*client // reading from them rests
+	full      []*client // they await output that may be written in this turn
+	greeters  []*member // they await the disk for retained messages
 
-	wills    []*message.Message // to be published at the end of the turn
-	sweeping bool               // a timer looks for expired retained messages
+	wills    []will    // to be published at the end of the turn
+	crashed  []*member // connected when the last process ended; until Run
+	sweep    retainedSweep
+	faults   failures // of the store
 	stopping bool
 	counters Counters
 
@@ -95,8 +100,11 @@ func New(o Options) (*Broker, error) {
 		members:  make(map[string]*member),
 		retained: retain.New(o.Limits.retain()),
 		waiting:  make(map[waitKey]*publishing),
+		over:     make(chan struct{}),
 		stamped:  -1,
+		faults:   failures{what: "the store fails"},
 	}
+	b.sweep.b = b
 	b.cache = route.NewCache(b.index, o.Limits.MatchCacheReferences)
 	var err error
 	if b.loop, err = loop.New(handler{b}); err != nil {
@@ -113,60 +121,70 @@ func (b *Broker) Completer() durable.Completer { return completer{b} }
 // Listen adds a listening socket before Run; ln may be closed after.
 func (b *Broker) Listen(ln net.Listener, o *Listener) error { return b.loop.Listen(ln, o) }
 
-// Run serves until the context ends. The store must work from before it until it has returned.
+// Run serves until the context ends; it is called once. The store must work from before it until
+// it has returned.
 func (b *Broker) Run(ctx context.Context) error {
 	b.startOutboxes()
-	return b.loop.Run(ctx)
+	b.leaveAfterCrash()
+	err := b.loop.Run(ctx)
+	close(b.over)
+	return err
+}
+
+// errOver says that Run has returned.
+var errOver = errors.New("broker: the event loop has ended")
+
+// onLoop runs f on the loop and waits for it: until ctx ends, or Run has returned.
+func (b *Broker) onLoop(ctx context.Context, f func()) error {
+	done := make(chan struct{})
+	b.loop.Post(func() {
+		f()
+		close(done)
+	})
+	select {
+	case <-done:
+		return nil
+	case <-b.over:
+		return errOver
+	case <-ctx.Done():
+		return fmt.Errorf("broker: no answer from the event loop: %w", ctx.Err())
+	}
 }
 
 // Shutdown tells every client that the broker stops and closes the connections; later ones are
-// refused. It returns when that is done, or when the context ends. Run goes on until its own
-// context ends, so that what is under way can complete.
+// refused. It returns when that is done, when Run has returned, or when the context ends. Run
+// goes on until its own context ends, so that what is under way can complete.
 func (b *Broker) Shutdown(ctx context.Context) {
-	done := make(chan struct{})
-	b.loop.Post(func() {
+	tell := func() {
 		b.stopping = true
 		for _, m := range b.members {
 			if m.client != nil {
 				b.disconnect(m.client, packet.ServerShuttingDown, "the broker stops")
 			}
 		}
-		b.loop.Post(func() { close(done) }) // a turn later everything is flushed
-	})
-	select {
-	case <-done:
-	case <-ctx.Done():
+	}
+	if b.onLoop(ctx, tell) == nil {
+		_ = b.onLoop(ctx, func() {}) // a turn later everything is flushed
 	}
 }
 
 // Alive waits for one turn of the loop: the liveness that a watchdog asks for.
-func (b *Broker) Alive(ctx context.Context) error {
-	done := make(chan struct{})
-	b.loop.Post(func() { close(done) })
-	select {
-	case <-done:
-		return nil
-	case <-ctx.Done():
-		return fmt.Errorf("broker: the event loop does not turn: %w", ctx.Err())
-	}
-}
+func (b *Broker) Alive(ctx context.Context) error { return b.onLoop(ctx, func() {}) }
 
 // Snapshot returns the counters as of one moment.
 func (b *Broker) Snapshot(ctx context.Context) (Counters, error) {
 	out := make(chan Counters, 1)
-	b.loop.Post(func() {
+	err := b.onLoop(ctx, func() {
 		c := b.counters
 		c.Sessions = len(b.members)
 		c.Subscriptions = b.index.Len()
 		c.Retained = b.retained.Len()
 		out <- c
 	})
-	select {
-	case c := <-out:
-		return c, nil
-	case <-ctx.Done():
-		return Counters{}, fmt.Errorf("broker: no answer from the event loop: %w", ctx.Err())
+	if err != nil {
+		return Counters{}, err
 	}
+	return <-out, nil
 }
 
 // handler is the broker as its loop sees it.
@@ -200,7 +218,19 @@ const maxConnect = 64 << 10
 
 // Packet takes one packet of a client.
 func (h handler) Packet(k *conn.Conn, header packet.Header, body []byte) error {
-	return k.Owner.(*client).onPacket(header, body)
+	c := k.Owner.(*client)
+	err := c.onPacket(header, body)
+	if err == nil && k.Unsent() > chokeAt*h.limits.MaxOutput && !c.ended {
+		return h.choke(c)
+	}
+	return err
+}
+
+// Drained goes on with what waited for the output of a client.
+func (h handler) Drained(k *conn.Conn) {
+	if c := k.Owner.(*client); c.awaiting {
+		h.drained(c)
+	}
 }
 
 // Ended is the end of a connection that the client did not ask for.
@@ -222,13 +252,8 @@ func (h handler) Ended(k *conn.Conn, err error) {
 func (h handler) TurnEnds() {
 	b := h.Broker
 	b.unthrottle()
-	for len(b.wills) > 0 {
-		wills := b.wills
-		b.wills = nil
-		for _, w := range wills {
-			b.publishMessage(w, nil)
-		}
-	}
+	b.checkOutput()
+	b.publishWills()
 	b.store.Flush()
 	for _, o := range b.outboxes {
 		o.Flush()

@@ -5,25 +5,32 @@ import (
 
 	"dunlin/core/access"
 	"dunlin/core/conn"
+	"dunlin/core/loop"
 	"dunlin/core/packet"
 )
 
 // client is one connection: what ends with it.
 type client struct {
-	b        *Broker
-	conn     *conn.Conn
-	listener *Listener
-	member   *member       // nil until CONNECT is accepted
-	seen     time.Duration // when its last packet came
+	loop.Place // of its timer
+	b          *Broker
+	conn       *conn.Conn
+	listener   *Listener
+	member     *member       // nil until CONNECT is accepted
+	seen       time.Duration // when its last packet came
 
 	version    packet.Version
 	connecting bool // a CONNECT waits for authentication or its commit
 	accepted   bool // CONNACK was sent
+	created    bool // its session is new
 	ended      bool
 	throttled  bool // reading rests until acknowledgements have left
+	awaiting   bool // something waits until its output has gone
+	choked     bool // reading rests until its output has gone
+	unsent     int  // bytes of output when that was looked at last, while choked
 	noProblems bool // Request Problem Information is 0
 	keepAlive  time.Duration
 	maxPacket  uint32 // the client's Maximum Packet Size, 0 = no limit
+	carried    int    // QoS 2 messages of the client that were under way when it connected
 	acks       acks
 	pendingID  string // client identifier of a CONNECT that waits
 	grant      *access.Grant
@@ -33,10 +40,8 @@ type client struct {
 type how int
 
 const (
-	abnormal   how = iota // the will is published
-	normal                // DISCONNECT 0x00: the will is dropped [MQTT-3.14.4-3]
-	takenOver             // another connection has the session already
-	unaccepted            // no session was touched
+	abnormal how = iota // the will is published
+	normal              // DISCONNECT 0x00: the will is dropped [MQTT-3.14.4-3]
 )
 
 func (c *client) id() string {
@@ -81,8 +86,16 @@ func (c *client) onPacket(h packet.Header, body []byte) error {
 	}
 }
 
-// send queues a packet without an identifier of ours.
-func (c *client) send(s conn.Segment) { c.conn.Send(&c.b.loop.Arena, s, 0) }
+// send queues a packet without an identifier of ours. One that is larger than the client takes
+// cannot be left out, as a PUBLISH can: the connection ends [MQTT-3.1.2-24].
+func (c *client) send(s conn.Segment) {
+	if c.maxPacket != 0 && s.Len() > int(c.maxPacket) {
+		c.b.log.Info("client takes no packet as large as its answer", "client_id", c.id(), "max_packet", c.maxPacket, "bytes", s.Len())
+		c.b.disconnect(c, packet.PacketTooLarge, "")
+		return
+	}
+	c.conn.Send(&c.b.loop.Arena, s, 0)
+}
 
 // Fire closes the connection when no CONNECT came in time, and later when the client was
 // silent for one and a half times its Keep Alive [MQTT-3.1.2-22].
@@ -95,7 +108,7 @@ func (c *client) Fire(now time.Duration) time.Duration {
 			return now + c.b.limits.ConnectTimeout // the broker is at work, not the client late
 		}
 		c.b.log.Debug("no CONNECT in time", "listener", c.listener.Name)
-		c.b.end(c, unaccepted)
+		c.b.end(c, abnormal)
 		return 0
 	case c.keepAlive == 0:
 		return 0
@@ -106,6 +119,14 @@ func (c *client) Fire(now time.Duration) time.Duration {
 	}
 	if now < deadline {
 		return deadline
+	}
+	if c.choked {
+		if n := c.conn.Unsent(); n < c.unsent {
+			c.unsent = n
+			return now + c.keepAlive // it takes its output, slowly
+		}
+	} else if c.conn.Waiting() {
+		return now + c.keepAlive // it is we who are late
 	}
 	c.b.log.Info("client was silent for too long", "client_id", c.id(), "keep_alive", c.keepAlive)
 	c.b.disconnect(c, packet.KeepAliveTimeout, "nothing came for one and a half times the keep alive")
@@ -120,7 +141,7 @@ func (b *Broker) refuse(c *client, fault *packet.Error) {
 		if c.connecting || c.pendingID != "" || fault.Code == packet.UnsupportedProtocolVersion {
 			b.sendConnack(c, &packet.Connack{Code: fault.Code})
 		}
-		b.end(c, unaccepted)
+		b.end(c, abnormal)
 		return
 	}
 	b.disconnect(c, fault.Code, fault.Detail)
@@ -137,7 +158,7 @@ func (b *Broker) sendDisconnect(c *client, code packet.ReasonCode, why string) {
 		return
 	}
 	d := packet.Disconnect{Code: code}
-	if !c.noProblems {
+	if !c.noProblems && why != "" {
 		d.Reason = []byte(why)
 	}
 	s := b.loop.Arena.Packet(func(dst []byte) []byte { return packet.AppendDisconnect(dst, &d, c.version) })
@@ -145,7 +166,9 @@ func (b *Broker) sendDisconnect(c *client, code packet.ReasonCode, why string) {
 		d.Reason = nil
 		s = b.loop.Arena.Packet(func(dst []byte) []byte { return packet.AppendDisconnect(dst, &d, c.version) })
 	}
-	c.send(s)
+	if c.maxPacket == 0 || s.Len() <= int(c.maxPacket) {
+		c.conn.Send(&b.loop.Arena, s, 0)
+	}
 }
 
 // end ends a connection: what was queued for it is still flushed.
@@ -156,8 +179,9 @@ func (b *Broker) end(c *client, h how) {
 	c.ended = true
 	c.listener.connections--
 	b.counters.Connections--
+	b.loop.Unset(c)
 	b.loop.Close(c.conn)
-	if c.member != nil && h != unaccepted {
+	if c.member != nil {
 		b.leave(c, h)
 	}
 	c.acks = acks{}

@@ -27,7 +27,6 @@ type connecting struct {
 	expiry     uint32 // seconds asked for
 	capped     bool   // we grant less
 	receiveMax uint16
-	maxPacket  uint32
 	noProblems bool
 	will       *durable.Will
 	identity   access.Identity
@@ -46,6 +45,7 @@ func (b *Broker) onConnect(c *client, body []byte) error {
 	if p.Version == packet.V31 {
 		return &packet.Error{Code: packet.UnsupportedProtocolVersion, Detail: "MQTT 3.1 is not spoken here, 3.1.1 and 5.0 are"}
 	}
+	c.maxPacket = p.MaximumPacketSize
 	k, code := b.prepare(c, &p)
 	if code != packet.Success {
 		b.refuseConnect(c, k, code, "")
@@ -108,7 +108,6 @@ func (b *Broker) prepare(c *client, p *packet.Connect) (*connecting, packet.Reas
 		keepAlive:  p.KeepAlive,
 		expiry:     p.SessionExpiry,
 		receiveMax: p.ReceiveMaximum,
-		maxPacket:  p.MaximumPacketSize,
 		noProblems: !p.RequestProblem,
 	}
 	if p.Version < packet.V5 {
@@ -217,7 +216,7 @@ func (b *Broker) refuseConnect(c *client, k *connecting, code packet.ReasonCode,
 	b.counters.RefusedConnects++
 	b.log.Warn("connect refused", "client_id", k.clientID, "listener", c.listener.Name, "reason", code.String(), "err", why)
 	b.sendConnack(c, &packet.Connack{Code: code})
-	b.end(c, unaccepted)
+	b.end(c, abnormal)
 }
 
 // enter gives the connection its session: a new one, or the one that its client left
@@ -240,37 +239,49 @@ func (b *Broker) enter(k *connecting) {
 	if m != nil && m.ended { // the old connection took its session with it
 		m = nil
 	}
-	if m != nil && k.cleanStart {
-		b.endSession(m)
-		m = nil
+	var old *member // to be forgotten
+	if m != nil && (k.cleanStart || m.expiry == 0) {
+		if m.crashed {
+			m.will = nil // its client is back in time
+		}
+		old, m = m, nil
 	}
 	present := m != nil
-	write := false
-	if m == nil {
+	if !present {
 		m = b.create(k)
-		write = m.state.Durable()
+		c.created = true
 	}
+	e := &entering{k: k, m: m, present: present, version: m.version, expiry: m.expiry}
 	m.epoch++
+	e.epoch = m.epoch
 	m.client = c
+	m.crashed = false
 	c.member = m
 	c.pendingID = ""
-	changed := m.version != c.version || m.expiry != k.expiry
 	m.version, m.expiry = c.version, k.expiry
 	m.will = k.will // one that was delayed is dropped: its client is back [MQTT-3.1.3-9]
+	b.unsetTimers(m)
 	c.grant = m.grant
 	c.keepAlive = time.Duration(k.keepAlive) * time.Second
-	c.maxPacket = k.maxPacket
 	c.noProblems = k.noProblems
-	e := &entering{k: k, m: m, epoch: m.epoch, present: present}
-	switch {
-	case write, changed && m.state.Durable():
-		b.put(m, e)
-	case m.state.Durable():
+	switch durable := m.state.Durable(); {
+	case durable:
+		if old != nil {
+			b.endSession(old, 0)
+		}
+		if !present || m.unsaved > 0 || e.version != m.version || e.expiry != m.expiry {
+			b.put(m, e)
+			return
+		}
 		b.put(m, nil) // that it is connected, and its will, ride along
-		b.welcome(e)
-	default:
-		b.welcome(e)
+	case old != nil && old.state.Durable():
+		// A crash must not bring back what the client was told is gone.
+		b.endSession(old, b.ops.add(e))
+		return
+	case old != nil:
+		b.endSession(old, 0)
 	}
+	b.welcome(e)
 }
 
 func (b *Broker) create(k *connecting) *member {
@@ -291,7 +302,7 @@ func (b *Broker) takeOver(m *member) {
 	b.counters.SessionsTakeover++
 	b.log.Info("session taken over", "client_id", m.clientID, "listener", old.listener.Name)
 	b.sendDisconnect(old, packet.SessionTakenOver, "another connection uses the client identifier")
-	b.end(old, takenOver)
+	b.end(old, abnormal)
 }
 
 // entering is a CONNECT whose session is on its way to disk.
@@ -300,31 +311,28 @@ type entering struct {
 	m       *member
 	epoch   uint32
 	present bool
+	version packet.Version // of the session before
+	expiry  uint32         // of the session before
 }
 
 func (e *entering) complete(b *Broker, d durable.Completion) {
-	c := e.k.c
-	if c.ended || e.m.epoch != e.epoch {
-		return
+	c, m := e.k.c, e.m
+	if m.state.Durable() {
+		m.unsaved--
 	}
-	if d.Err != nil {
-		b.log.Error("session not stored", "client_id", e.m.clientID, "err", d.Err)
-		c.member = nil
-		e.m.client = nil
-		e.m.will = nil
-		if !e.present {
-			b.endSession(e.m)
-		}
-		b.refuseConnect(c, e.k, packet.ServerUnavailable, "the session could not be stored")
-		return
+	switch {
+	case c.ended || m.epoch != e.epoch:
+	case d.Err == nil, !m.state.Durable(): // what ends with its connection needs no disk
+		b.welcome(e)
+	default:
+		m.version, m.expiry = e.version, e.expiry
+		b.refuseConnect(c, e.k, packet.QuotaExceeded, "the session could not be stored")
 	}
-	b.welcome(e)
 }
 
 // welcome sends the CONNACK and starts the flow to the client.
 func (b *Broker) welcome(e *entering) {
 	c, m, k := e.k.c, e.m, e.k
-	c.accepted, c.connecting = true, false
 	a := packet.Connack{
 		SessionPresent:      e.present,
 		TopicAliasMaximum:   0,
@@ -341,13 +349,21 @@ func (b *Broker) welcome(e *entering) {
 		a.AssignedClientID = []byte(k.clientID)
 	}
 	b.sendConnack(c, &a)
+	if c.ended {
+		return // its maximum packet size is too small for that
+	}
+	c.accepted, c.connecting = true, false
 	b.log.Debug("client connected", "client_id", m.clientID, "user", m.identity.User, "version", int(c.version), "session_present", e.present)
 	if silence := c.keepAlive + c.keepAlive/2; silence > 0 && silence < b.limits.ConnectTimeout {
 		b.loop.At(b.loop.Now()+silence, c) // the timer of the CONNECT would be too late
 	}
 	m.state.Connect(k.receiveMax)
-	m.state.Releases(func(id packet.ID) { b.sendAck(c, packet.PUBREL, id, packet.Success) })
+	c.carried = m.state.IncomingCount()
+	m.state.Releases(
+		func(id packet.ID) { b.sendAck(c, packet.PUBREL, id, packet.Success) },
+		func(id packet.ID) { b.saveReceived(m, 0, id) })
 	b.pump(m)
+	b.greet(m)
 	if c.conn.Paused() {
 		b.loop.Resume(c.conn)
 	}

@@ -8,6 +8,7 @@ import (
 	"dunlin/core/durable"
 	"dunlin/core/message"
 	"dunlin/core/packet"
+	"dunlin/core/session"
 )
 
 // readBytes is about how much one read of a queue brings into memory.
@@ -58,11 +59,20 @@ func (b *Broker) sendNow(pub *publication, c *client, qos packet.QoS, retain boo
 }
 
 func (b *Broker) encode(pub *publication, v packet.Version, qos packet.QoS, retain bool, ids []uint32) conn.Segment {
+	b.makeRoom()
 	p := pub.Publish
 	p.QoS, p.Retain, p.Dup = qos, retain, false
 	p.HasTopicAlias, p.TopicAlias = false, 0
 	p.SubscriptionIDs = ids
 	return b.loop.Arena.Publish(&p, v)
+}
+
+// makeRoom empties a full arena. Encodings of the publish under way are made anew after it.
+func (b *Broker) makeRoom() {
+	if b.loop.Arena.Full() {
+		b.loop.Flush()
+		b.variants.reset()
+	}
 }
 
 // write sends an encoded PUBLISH, unless it is larger than the client takes: then it is treated
@@ -85,6 +95,7 @@ func (b *Broker) sendStored(m *member, p *packet.Publish, msg *message.Message, 
 	if p.HasExpiry {
 		p.Expiry = b.remaining(msg)
 	}
+	b.makeRoom()
 	b.write(m.client, b.loop.Arena.Publish(p, m.client.version), id)
 }
 
@@ -98,9 +109,19 @@ func (b *Broker) expired(m *message.Message) bool {
 	return m.HasExpiry && b.clock.Elapsed(m.Received) >= time.Duration(m.Expiry)*time.Second
 }
 
+// ready says whether messages of QoS 1 and 2 may be sent to a client now. Otherwise they wait in
+// its queue, until the output has gone that the client does not take.
+func (b *Broker) ready(m *member) bool {
+	if !m.online() || m.client.conn.Unsent() <= b.limits.MaxOutput {
+		return true
+	}
+	b.awaitOutput(m.client)
+	return false
+}
+
 // pump sends what waits for a session, as far as its window is open.
 func (b *Broker) pump(m *member) {
-	if m.client == nil || !m.client.accepted {
+	if !m.online() || !b.ready(m) {
 		return
 	}
 	if !m.state.Durable() {
@@ -114,7 +135,7 @@ func (b *Broker) pump(m *member) {
 }
 
 func (b *Broker) pumpTransient(m *member) {
-	for {
+	for b.ready(m) {
 		q, id, ok := m.state.Dequeue()
 		if !ok {
 			return
@@ -147,50 +168,47 @@ func (r *reading) arrived(b *Broker, batch *durable.Batch) {
 		return
 	}
 	if batch.Err != nil {
-		b.log.Error("queue not read", "client_id", m.clientID, "err", batch.Err)
+		b.log.Warn("queue not read", "client_id", m.clientID, "err", batch.Err)
 		m.state.EndRead(0, true, false)
 		b.disconnect(m.client, packet.UnspecifiedError, "the queue could not be read")
 		return
 	}
 	whole := true
 	for i := range batch.Entries {
-		e := &batch.Entries[i]
-		if whole = m.state.Room(); !whole {
+		if whole = b.deliverEntry(m, &batch.Entries[i]); !whole {
 			break
-		}
-		b.deliverEntry(m, e)
-		if m.client == nil {
-			return // a broken socket ended it
 		}
 	}
 	m.state.EndRead(batch.Last, batch.More, whole)
 	b.pump(m)
 }
 
-func (b *Broker) deliverEntry(m *member, e *durable.Entry) {
-	inFlight := m.state.Sent(e.Seq) // what was begun is neither expired nor denied
-	switch {
-	case !inFlight && b.expired(e.Message):
-		b.counters.Expired++
-		m.state.Skip(e.Seq)
-		b.done(m, e.Seq, durable.Expired)
-		return
-	case !inFlight && !m.grant.MayReceive(e.Message.Topic):
-		b.counters.DroppedDenied++
-		m.state.Skip(e.Seq)
-		b.done(m, e.Seq, durable.DroppedDenied)
-		return
+// deliverEntry takes one entry on its way to the client; false if the window has no room for it.
+func (b *Broker) deliverEntry(m *member, e *durable.Entry) bool {
+	if !m.state.Begun(e.Seq) { // what was begun is neither expired nor denied
+		switch {
+		case b.expired(e.Message):
+			b.counters.Expired++
+			m.state.Skip(e.Seq)
+			b.done(m, e.Seq, durable.Expired)
+			return true
+		case !m.grant.MayReceive(e.Message.Topic):
+			b.counters.DroppedDenied++
+			m.state.Skip(e.Seq)
+			b.done(m, e.Seq, durable.DroppedDenied)
+			return true
+		}
 	}
-	id, again, ok := m.state.Entry(e)
-	if !ok {
-		return
-	}
-	if e.QoS == 2 && !inFlight {
+	switch id, what := m.state.Entry(e); what {
+	case session.Full:
+		return false
+	case session.Send, session.Resend:
+		b.sendEntry(m, e, id, what == session.Resend)
+	case session.Commit:
 		op := &sending{m: m, epoch: m.epoch, id: id, entry: *e}
 		b.store.Sent(m.state.Number(), e.Seq, id, b.ops.add(op))
-		return
 	}
-	b.sendEntry(m, e, id, again)
+	return true
 }
 
 func (b *Broker) sendEntry(m *member, e *durable.Entry, id packet.ID, again bool) {
@@ -213,12 +231,12 @@ func (s *sending) complete(b *Broker, d durable.Completion) {
 		return // the next connection reads it again
 	}
 	if d.Err != nil {
-		b.log.Error("QoS 2 state not stored", "client_id", s.m.clientID, "err", d.Err)
 		b.disconnect(s.m.client, packet.UnspecifiedError, "the session could not be stored")
 		return
 	}
 	if s.m.state.Committed(s.id, s.entry.Seq) {
 		b.sendEntry(s.m, &s.entry, s.id, false)
+		b.pump(s.m) // if it was too large, there is room for another
 	}
 }
 

@@ -242,3 +242,90 @@ func (w *wire) nothing() {
 	w.write(packet.AppendPingreq(nil))
 	w.expect(packet.PINGRESP)
 }
+
+// do runs f on the loop and waits for it.
+func (x *bench) do(f func()) {
+	x.t.Helper()
+	done := make(chan struct{})
+	x.b.loop.Post(func() { f(); close(done) })
+	select {
+	case <-done:
+	case <-time.After(guard):
+		x.t.Fatal("the loop does not turn")
+	}
+}
+
+// until waits for something that the loop can see, turn by turn.
+func (x *bench) until(what string, ok func() bool) {
+	x.t.Helper()
+	for deadline := time.Now().Add(guard); ; {
+		var yes bool
+		x.do(func() { yes = ok() })
+		if yes {
+			return
+		}
+		if time.Now().After(deadline) {
+			x.t.Fatalf("%s: it does not come", what)
+		}
+	}
+}
+
+// away cuts a connection and waits until the broker knows.
+func (x *bench) away(w *wire, id string) {
+	x.t.Helper()
+	w.net.Close()
+	x.until(id+" is offline", func() bool { m := x.b.members[id]; return m == nil || m.client == nil })
+}
+
+// queues checks what a session has waiting and in flight.
+func (x *bench) queues(id string, pending, inFlight int) {
+	x.t.Helper()
+	x.do(func() {
+		m := x.b.members[id]
+		if m == nil {
+			x.t.Errorf("no session of %s", id)
+			return
+		}
+		if p, f := m.state.Pending(), m.state.InFlight(); p != pending || f != inFlight {
+			x.t.Errorf("%s has %d messages pending and %d in flight, want %d and %d", id, p, f, pending, inFlight)
+		}
+	})
+}
+
+// offline makes a lasting session with a subscription, and leaves.
+func (x *bench) offline(v packet.Version, id, filter string, qos packet.QoS) {
+	x.t.Helper()
+	w, _ := x.connect(v, id, lasting)
+	w.subscribe(filter, qos)
+	x.away(w, id)
+}
+
+func (w *wire) disconnected() packet.ReasonCode {
+	w.t.Helper()
+	h, body := w.closed()
+	if h.Type != packet.DISCONNECT {
+		w.t.Fatalf("the last packet is %v, want DISCONNECT", h.Type)
+	}
+	d, err := packet.ParseDisconnect(body, w.v)
+	if err != nil {
+		w.t.Fatal(err)
+	}
+	return d.Code
+}
+
+func (w *wire) acked(t packet.Type) packet.Ack {
+	w.t.Helper()
+	a, err := packet.ParseAck(t, w.expect(t), w.v)
+	if err != nil {
+		w.t.Fatal(err)
+	}
+	return a
+}
+
+// again is a PUBLISH with DUP set.
+func (w *wire) again(topic, payload string, qos packet.QoS, id packet.ID) {
+	w.t.Helper()
+	b, at := packet.AppendPublish(nil, &packet.Publish{Topic: []byte(topic), Payload: []byte(payload), QoS: qos, ID: id, Dup: true}, w.v)
+	b[at], b[at+1] = byte(id>>8), byte(id)
+	w.write(b)
+}

@@ -6,6 +6,7 @@ import (
 
 	"dunlin/core/access"
 	"dunlin/core/durable"
+	"dunlin/core/loop"
 	"dunlin/core/message"
 	"dunlin/core/packet"
 	"dunlin/core/route"
@@ -29,8 +30,19 @@ type member struct {
 	left    message.Stamp
 	will    *durable.Will // nil = none
 	subs    []durable.Subscription
+	unsaved int // writes of the record that somebody waits for
 	ended   bool
+	crashed bool // connected when the last process ended, and not back yet
+
+	greetings []greeting // subscriptions that are still to get retained messages
+	greeter   bool       // among the broker's greeters
+
+	expires *expiry    // while offline, if the session does not last for ever
+	willDue *willDelay // while its will waits
 }
+
+// online says whether the member has a connection that was let in.
+func (m *member) online() bool { return m.client != nil && m.client.accepted }
 
 const forever = 0xFFFFFFFF
 
@@ -53,11 +65,12 @@ func (m *member) subscription(filter string) int {
 	return slices.IndexFunc(m.subs, func(s durable.Subscription) bool { return s.Filter == filter })
 }
 
-// put writes the member's record. nil waits for nothing.
+// put writes the member's record. Without p nobody waits for it; with it, p counts unsaved down.
 func (b *Broker) put(m *member, p pending) {
 	var t durable.Token
 	if p != nil {
 		t = b.ops.add(p)
+		m.unsaved++
 	}
 	b.store.PutSession(m.record(), t)
 }
@@ -75,8 +88,9 @@ func (b *Broker) newMember(m *member) {
 	b.members[m.clientID] = m
 }
 
-// endSession forgets a session, its subscriptions and what waits for it.
-func (b *Broker) endSession(m *member) {
+// endSession forgets a session, its subscriptions and what waits for it. t is answered when that
+// is on disk; 0 waits for nothing.
+func (b *Broker) endSession(m *member, t durable.Token) {
 	if m.ended {
 		return
 	}
@@ -85,16 +99,17 @@ func (b *Broker) endSession(m *member) {
 	for i := range m.subs {
 		b.index.Unsubscribe(m.subs[i].Filter, m.receiver)
 	}
-	m.subs = nil
+	m.subs, m.greetings = nil, nil
 	b.receivers[m.receiver] = receiver{}
 	b.freeRecv = append(b.freeRecv, m.receiver)
 	if b.members[m.clientID] == m {
 		delete(b.members, m.clientID)
 	}
 	if m.state.Durable() {
-		b.store.EndSession(m.state.Number(), 0)
+		b.store.EndSession(m.state.Number(), t)
 	}
 	b.releaseWill(m) // at the latest with the session [MQTT-3.1.2-8]
+	b.unsetTimers(m)
 }
 
 // leave is the end of the connection of a session.
@@ -107,90 +122,112 @@ func (b *Broker) leave(c *client, h how) {
 	m.epoch++
 	m.left = b.now()
 	m.state.Disconnect()
-	if h == normal {
+	if h == normal || !c.accepted { // without a CONNACK it never had one
 		m.will = nil
 	}
-	if !m.state.Durable() || m.expiry == 0 {
-		b.endSession(m)
+	if !m.state.Durable() || m.expiry == 0 || c.created && !c.accepted {
+		b.endSession(m, 0)
+		return
+	}
+	b.watchExpiry(m, time.Duration(m.expiry)*time.Second)
+	if m.will != nil && m.will.Delay == 0 {
+		b.releaseWill(m) // writes the record when it is published
 		return
 	}
 	if m.will != nil {
-		b.delayWill(m)
+		b.delayWill(m, time.Duration(m.will.Delay)*time.Second)
 	}
 	b.put(m, nil)
-	b.watchExpiry(m, 0)
 }
 
-// watchExpiry ends the session when nobody has come back in time. spent is how much of its
-// expiry interval is over.
-func (b *Broker) watchExpiry(m *member, spent time.Duration) {
+// watchExpiry ends the session after a while, unless its client is back before or it has no end.
+func (b *Broker) watchExpiry(m *member, wait time.Duration) {
 	if m.expiry == forever {
 		return
 	}
-	left := max(time.Duration(m.expiry)*time.Second-spent, 0)
-	b.loop.At(b.loop.Now()+left, &expiry{b: b, m: m, epoch: m.epoch, at: b.loop.Now() + left})
+	m.expires = &expiry{b: b, m: m}
+	b.loop.At(b.loop.Now()+wait, m.expires)
 }
 
+// unsetTimers takes back the timers that run while a member is offline.
+func (b *Broker) unsetTimers(m *member) {
+	if m.expires != nil {
+		b.loop.Unset(m.expires)
+	}
+	if m.willDue != nil {
+		b.loop.Unset(m.willDue)
+	}
+	m.expires, m.willDue = nil, nil
+}
+
+// expiry ends a session.
 type expiry struct {
-	b     *Broker
-	m     *member
-	epoch uint32
-	at    time.Duration
+	loop.Place
+	b *Broker
+	m *member
 }
 
-func (e *expiry) Fire(now time.Duration) time.Duration {
-	switch {
-	case e.m.ended || e.m.epoch != e.epoch:
-		return 0
-	case now < e.at:
-		return e.at
-	}
+func (e *expiry) Fire(time.Duration) time.Duration {
 	e.b.log.Info("session expired", "client_id", e.m.clientID, "messages", e.m.state.Pending())
-	e.b.endSession(e.m)
+	e.b.endSession(e.m, 0)
 	return 0
 }
 
-// delayWill publishes the will after its Will Delay Interval, unless the client is back before
-// (MQTT5 §3.1.3.2.2).
-func (b *Broker) delayWill(m *member) {
-	if m.will.Delay == 0 {
-		b.releaseWill(m)
-		return
-	}
-	at := b.loop.Now() + time.Duration(m.will.Delay)*time.Second
-	b.loop.At(at, &willDelay{expiry{b: b, m: m, epoch: m.epoch, at: at}})
+// delayWill publishes the will after a while, unless the client is back before or the session
+// ends (MQTT5 §3.1.3.2.2).
+func (b *Broker) delayWill(m *member, wait time.Duration) {
+	m.willDue = &willDelay{b: b, m: m}
+	b.loop.At(b.loop.Now()+wait, m.willDue)
 }
 
-type willDelay struct{ expiry }
+// willDelay publishes a will.
+type willDelay struct {
+	loop.Place
+	b *Broker
+	m *member
+}
 
-func (w *willDelay) Fire(now time.Duration) time.Duration {
-	switch {
-	case w.m.ended || w.m.epoch != w.epoch:
-		return 0
-	case now < w.at:
-		return w.at
-	}
+func (w *willDelay) Fire(time.Duration) time.Duration {
 	w.b.releaseWill(w.m)
-	if w.m.state.Durable() {
-		w.b.put(w.m, nil)
-	}
 	return 0
 }
 
-// releaseWill publishes the member's will in this turn, if it has one and may publish it.
+// releaseWill publishes the member's will in this turn, if it has one and may publish it. Then
+// the record of the session is written without it.
 func (b *Broker) releaseWill(m *member) {
 	if m.will == nil {
 		return
 	}
 	w := *m.will.Message
 	m.will = nil
-	if !m.grant.MayPublish(w.Topic) {
-		b.counters.DeniedPublishes++
-		b.log.Warn("will denied", "client_id", m.clientID, "user", m.identity.User, "topic", w.Topic)
-		return
-	}
 	w.Received = b.now() // its Message Expiry Interval begins when it is published
-	b.wills = append(b.wills, &w)
+	b.wills = append(b.wills, will{m, &w})
+}
+
+// will is a will message that is to be published.
+type will struct {
+	m   *member
+	msg *message.Message
+}
+
+// publishWills publishes the wills of the turn. The records follow, so that a crash in between
+// leaves the will in place.
+func (b *Broker) publishWills() {
+	for len(b.wills) > 0 {
+		wills := b.wills
+		b.wills = nil
+		for _, w := range wills {
+			if w.m.grant.MayPublish(w.msg.Topic) {
+				b.publishMessage(w.msg, nil)
+			} else {
+				b.counters.DeniedPublishes++
+				b.log.Warn("will denied", "client_id", w.m.clientID, "user", w.m.identity.User, "topic", w.msg.Topic)
+			}
+			if w.m.state.Durable() && !w.m.ended {
+				b.put(w.m, nil)
+			}
+		}
+	}
 }
 
 // restoreSessions brings back what the store held, so that a message that arrives before its
@@ -217,12 +254,14 @@ func (b *Broker) restoreSession(r *durable.Restored) {
 		identity: access.Identity{User: s.Identity, Anonymous: s.Identity == ""},
 		state:    session.Restore(r, b.sessionLimits()),
 		version:  s.Version,
-		expiry:   s.Expiry,
+		expiry:   min(s.Expiry, b.maxExpiry()),
 		left:     s.Left,
 		will:     s.Will,
 	}
 	if s.Connected {
 		m.left = b.now() // the connection ended with the last process, when exactly nobody knows
+		m.crashed = true
+		b.crashed = append(b.crashed, m)
 	}
 	m.grant = b.policy.For(m.identity, m.clientID)
 	b.newMember(m)
@@ -237,13 +276,25 @@ func (b *Broker) restoreSession(r *durable.Restored) {
 	if !s.Connected {
 		spent = b.clock.Elapsed(s.Left)
 	}
+	left := max(time.Duration(m.expiry)*time.Second-spent, 0)
 	if m.will != nil {
-		// Its client was connected when the power went: it has the time of its delay, and at
-		// least a minute, to come back.
-		m.will.Delay = max(m.will.Delay, 60)
-		b.delayWill(m)
+		left = max(left, willGrace)
+		b.delayWill(m, max(time.Duration(m.will.Delay)*time.Second-spent, willGrace))
 	}
-	b.watchExpiry(m, spent)
+	b.watchExpiry(m, left)
+}
+
+// willGrace is the time that clients have at least to come back after a restart of the broker,
+// before their wills are published.
+const willGrace = time.Minute
+
+// leaveAfterCrash writes down that the connections of the last process have ended: the next
+// crash must not begin their time anew.
+func (b *Broker) leaveAfterCrash() {
+	for _, m := range b.crashed {
+		b.put(m, nil)
+	}
+	b.crashed = nil
 }
 
 func (b *Broker) sessionLimits() session.Limits {

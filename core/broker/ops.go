@@ -57,8 +57,14 @@ type completer struct{ b *Broker }
 
 func (c completer) Completed(done []durable.Completion) {
 	c.b.loop.Post(func() {
+		b := c.b
 		for _, d := range done {
-			c.b.ops.take(d.Token).complete(c.b, d)
+			if d.Err != nil {
+				b.faults.add(b, d.Err)
+			} else {
+				b.faults.over(b)
+			}
+			b.ops.take(d.Token).complete(b, d)
 		}
 	})
 }

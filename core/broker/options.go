@@ -9,6 +9,7 @@ import (
 	"dunlin/core/auth"
 	"dunlin/core/durable"
 	"dunlin/core/message"
+	"dunlin/core/packet"
 	"dunlin/core/retain"
 )
 
@@ -60,6 +61,7 @@ type Limits struct {
 
 func (l *Limits) setDefaults() {
 	setDefault(&l.MaxPacket, 256<<10)
+	l.MaxPacket = min(l.MaxPacket, packet.MaxRemaining-maxAdded)
 	setDefault(&l.MaxTopic, 1024)
 	setDefault(&l.MaxTopicLevels, 128)
 	setDefault(&l.MaxSubscriptions, 1000)
@@ -74,6 +76,11 @@ func (l *Limits) setDefaults() {
 	setDefault(&l.MaxRetainedBytes, 16<<20)
 	setDefault(&l.MatchCacheReferences, 64<<10)
 }
+
+// maxAdded is more than a PUBLISH can grow by on its way through the broker: by the properties of
+// MQTT 5.0, by the identifiers of all subscriptions that match. The largest one must still be a
+// packet.
+const maxAdded = 1 << 20
 
 func setDefault[T comparable](field *T, value T) {
 	var zero T

@@ -4,6 +4,7 @@ import (
 	"time"
 
 	"dunlin/core/durable"
+	"dunlin/core/loop"
 	"dunlin/core/message"
 	"dunlin/core/route"
 )
@@ -23,19 +24,22 @@ type outbox struct {
 	Outbox
 	number durable.SessionNumber
 
-	taken   durable.Seq // everything up to it was taken over
 	moving  int         // handed over and not answered yet
 	behind  bool        // what comes is left in the store
 	reading bool        // a read of the store is under way
 	failed  bool        // a retry is scheduled
+	missed  durable.Seq // the first that was not taken, while failed; 0 = the reading failed
 	skipped durable.Seq // the newest that was left
 	mark    durable.Seq // skipped when the read under way was asked for
-	read    durable.Seq // how far the store was read
+	read    durable.Seq // everything up to it was handed over
+	retry   handoverRetry
+	report  failures
 }
 
 // addOutbox enters an outbox and its filters into the index.
 func (b *Broker) addOutbox(x Outbox) *outbox {
-	o := &outbox{Outbox: x}
+	o := &outbox{Outbox: x, report: failures{what: "uplink does not take messages over"}}
+	o.retry.b, o.retry.o = b, o
 	r := route.Receiver(len(b.receivers))
 	b.receivers = append(b.receivers, receiver{outbox: o})
 	b.outboxes = append(b.outboxes, o)
@@ -47,7 +51,7 @@ func (b *Broker) addOutbox(x Outbox) *outbox {
 
 // restore brings back what the last process had committed and not handed over.
 func (o *outbox) restore(r *durable.Restored) {
-	o.number, o.taken, o.read = r.Session.Number, r.Floor, r.Floor
+	o.number, o.read = r.Session.Number, r.Floor
 	o.behind = r.Pending > 0
 }
 
@@ -67,14 +71,16 @@ func (b *Broker) startOutboxes() {
 // takeOver takes a committed QoS 2 message to the outbox, in the order of the store: an outbox
 // keeps only the highest number that it has taken.
 func (o *outbox) takeOver(b *Broker, m *message.Message, seq durable.Seq) {
-	if o.behind || o.moving >= maxHandover {
+	switch {
+	case seq <= o.read: // a read was quicker than the answer to the commit
+	case o.behind || o.moving >= maxHandover:
 		o.behind = true
 		o.skipped = seq
 		o.catchUp(b)
-		return
+	default:
+		o.read = seq
+		o.hand(b, m, seq)
 	}
-	o.read = seq
-	o.hand(b, m, seq)
 }
 
 func (o *outbox) hand(b *Broker, m *message.Message, seq durable.Seq) {
@@ -86,17 +92,24 @@ func (o *outbox) hand(b *Broker, m *message.Message, seq durable.Seq) {
 func (o *outbox) handed(b *Broker, seq durable.Seq, err error) {
 	o.moving--
 	if err != nil {
-		o.behind = true
-		if !o.failed {
-			o.failed = true
-			b.log.Error("uplink did not take over a message", "uplink", o.Name(), "seq", uint64(seq), "err", err)
-			b.loop.At(b.loop.Now()+handoverAgain, &handoverRetry{b: b, o: o})
+		if !o.failed || o.missed == 0 || seq < o.missed {
+			o.missed = seq
 		}
+		o.fail(b, err)
 		return
 	}
-	o.taken = max(o.taken, seq)
+	o.report.over(b, "uplink", o.Name())
 	b.store.Done(o.number, seq, durable.Delivered)
 	o.catchUp(b)
+}
+
+// fail leaves everything in the store until the retry.
+func (o *outbox) fail(b *Broker, err error) {
+	o.report.add(b, err, "uplink", o.Name())
+	o.behind, o.failed = true, true
+	if !o.retry.Set() {
+		b.loop.At(b.loop.Now()+handoverAgain, &o.retry)
+	}
 }
 
 // catchUp reads the next of what was left in the store, when nothing is moving.
@@ -120,9 +133,7 @@ func (h *handover) arrived(b *Broker, batch *durable.Batch) {
 	o := h.o
 	o.reading = false
 	if batch.Err != nil {
-		b.log.Error("uplink queue not read", "uplink", o.Name(), "err", batch.Err)
-		o.failed = true
-		b.loop.At(b.loop.Now()+handoverAgain, &handoverRetry{b: b, o: o})
+		o.fail(b, batch.Err)
 		return
 	}
 	o.read = max(o.read, batch.Last)
@@ -136,25 +147,31 @@ func (h *handover) arrived(b *Broker, batch *durable.Batch) {
 	o.catchUp(b)
 }
 
-// handoverRetry begins again behind what the outbox has.
+// handoverRetry begins again with the first message that was not taken. What was taken behind it,
+// because a rule left it out, is not in the store any more.
 type handoverRetry struct {
+	loop.Place
 	b *Broker
 	o *outbox
 }
 
 func (r *handoverRetry) Fire(now time.Duration) time.Duration {
-	if r.o.moving > 0 || r.o.reading {
+	o := r.o
+	if o.moving > 0 || o.reading {
 		return now + time.Second
 	}
-	r.o.failed = false
-	r.o.read = r.o.taken
-	r.o.catchUp(r.b)
+	if o.missed != 0 {
+		o.read = min(o.read, o.missed-1)
+	}
+	o.failed, o.missed = false, 0
+	o.catchUp(r.b)
 	return 0
 }
 
-// Inject publishes a message that came down an uplink. done is called from the loop when every
-// durable destination of it is on disk, or with the error. It may be called from any
-// goroutine; how many are under way is for the caller to bound.
+// Inject publishes a message that came down an uplink; its topic is a valid Topic Name. done is
+// called from the loop when every durable destination of it has it on disk, or with the error; it
+// is not called if the loop ends before. Inject may be called from any goroutine; how many are
+// under way is for the caller to bound.
 func (b *Broker) Inject(m *message.Message, done func(error)) {
 	b.loop.Post(func() {
 		own := *m

@@ -50,7 +50,10 @@ func (b *Broker) onPublish(c *client, flags byte, body []byte) error {
 			return nil
 		}
 	}
-	if c.version == packet.V5 && b.unanswered(c, p.QoS) > b.limits.ReceiveMaximum { // [MQTT-3.3.4-7]
+	if c.version == packet.V5 && p.QoS > 0 && b.unanswered(c, p.QoS) > b.limits.ReceiveMaximum { // [MQTT-3.3.4-7]
+		if p.QoS == 2 {
+			c.member.state.Forget(p.ID) // or it would be taken for a repetition, next time
+		}
 		return &packet.Error{Code: packet.ReceiveMaximumExceeded, Detail: "more PUBLISH packets in flight than the receive maximum"}
 	}
 	code := b.checkTopic(p.Topic)
@@ -80,9 +83,11 @@ func (b *Broker) onPublish(c *client, flags byte, body []byte) error {
 }
 
 // unanswered is how many PUBLISH packets of the client are in flight: QoS 1 until its PUBACK,
-// QoS 2 until its PUBCOMP. qos is that of the one that has just come.
+// QoS 2 until its PUBCOMP. qos is that of the one that has just come. What an earlier connection
+// has left does not count: the client's quota began anew with this one (MQTT5 §4.9). Since nobody
+// can tell when the client learns of a PUBCOMP, it never counts.
 func (b *Broker) unanswered(c *client, qos packet.QoS) int {
-	n := c.acks.qos1 + c.member.state.IncomingCount()
+	n := c.acks.qos1 + c.member.state.IncomingCount() - c.carried
 	if qos == 1 {
 		n++
 	}
@@ -120,9 +125,6 @@ func (b *Broker) refusePublish(c *client, p *packet.Publish, code packet.ReasonC
 // publish takes one message to everybody it is for. op says who waits for it; it is answered at
 // once, or when the last durable destination has the message.
 func (b *Broker) publish(pub *publication, op *publishing) {
-	if b.loop.Arena.Full() {
-		b.loop.Flush()
-	}
 	b.variants.reset()
 	b.targets, b.handed, b.durables = b.targets[:0], b.handed[:0], b.durables[:0]
 
@@ -168,18 +170,18 @@ func (b *Broker) offer(pub *publication, t *member, qos packet.QoS, retain bool,
 	}
 	switch {
 	case qos == 0:
-		if t.client != nil {
+		if t.online() {
 			b.sendNow(pub, t.client, 0, retain, ids, 0)
 		}
 	case t.state.Durable():
-		switch o, id := t.state.Offer(); o {
+		switch o, id := t.state.Offer(b.ready(t)); o {
 		case session.Refuse:
 			b.counters.DroppedFull++
 		default:
 			b.targets = append(b.targets, target{m: t, qos: qos, retain: retain, subIDs: ids, id: id})
 		}
 	default:
-		switch o, id := t.state.Offer(); o {
+		switch o, id := t.state.Offer(b.ready(t)); o {
 		case session.SendNow:
 			t.state.Sending(qos, id)
 			b.sendNow(pub, t.client, qos, retain, ids, id)
@@ -215,7 +217,7 @@ func (b *Broker) hand(pub *publication, op *publishing) {
 			o.Append(b.message(pub), 0, nil)
 		case 1:
 			op.waits++
-			o.Append(b.message(pub), 0, op.handback())
+			o.Append(b.message(pub), 0, op.handback(o))
 		}
 	}
 }
@@ -250,9 +252,10 @@ func (b *Broker) append(pub *publication, op *publishing) {
 			op.queued = append(op.queued, t.m)
 			b.pump(t.m)
 		case t.qos == 1:
+			op.sends = append(op.sends, send{m: t.m, id: t.id, qos: 1})
 			b.sendNow(pub, t.m.client, 1, t.retain, t.subIDs, t.id)
 		default:
-			op.sends = append(op.sends, send{m: t.m, epoch: t.m.epoch, id: t.id, retain: t.retain, subIDs: slices.Clone(t.subIDs)})
+			op.sends = append(op.sends, send{m: t.m, epoch: t.m.epoch, id: t.id, qos: 2, retain: t.retain, subIDs: slices.Clone(t.subIDs)})
 		}
 	}
 	if pub.QoS == 2 {

@@ -29,16 +29,17 @@ type publishing struct {
 	// What follows the commit.
 	msg      *message.Message
 	seq      durable.Seq
-	sends    []send    // QoS 2 to live receivers
+	sends    []send    // live receivers: they have it at QoS 1, and get it at QoS 2
 	queued   []*member // for whom it waits in the store
 	outboxes []*outbox // that take it over at QoS 2
 }
 
-// send is a QoS 2 PUBLISH that leaves after its commit.
+// send is a PUBLISH to a live receiver. At QoS 1 it has left, at QoS 2 it leaves after its commit.
 type send struct {
 	m      *member
 	epoch  uint32
 	id     packet.ID
+	qos    packet.QoS
 	retain bool
 	subIDs []uint32
 }
@@ -100,25 +101,31 @@ func (op *publishing) follow() {
 	b := op.b
 	for i := range op.sends {
 		s := &op.sends[i]
-		if s.m.epoch != s.epoch || !s.m.state.Committed(s.id, op.seq) {
+		if s.qos == 1 || s.m.epoch != s.epoch || !s.m.state.Committed(s.id, op.seq) {
 			continue // the next connection gets it from the store
 		}
 		p := packetOf(op.msg)
 		p.QoS, p.Retain, p.SubscriptionIDs = 2, s.retain, s.subIDs
 		b.sendStored(s.m, &p, op.msg, s.id)
+		b.pump(s.m) // if it was too large, there is room for another
 	}
 	for _, o := range op.outboxes {
 		o.takeOver(b, op.msg, op.seq)
 	}
 }
 
-// undo takes back what was promised to sessions that did not get it.
+// undo takes the message back from sessions: it is not on disk, and the store knows nothing of it.
 func (op *publishing) undo() {
 	for i := range op.sends {
-		op.sends[i].m.state.Abort(op.sends[i].id)
+		m := op.sends[i].m
+		m.state.Abort(op.sends[i].id, op.seq)
+		op.b.pump(m)
+		op.b.greet(m)
 	}
 	for _, m := range op.queued {
 		m.state.Lost()
+		op.b.pump(m)
+		op.b.greet(m)
 	}
 }
 
@@ -134,8 +141,8 @@ func (op *publishing) settle(err error) {
 	code := packet.Success
 	if op.failed != nil {
 		op.b.counters.DroppedStore++
-		op.b.log.Error("message not stored", "topic", op.msg.Topic, "err", op.failed)
-		code = packet.UnspecifiedError
+		op.b.log.Debug("message not stored", "topic", op.msg.Topic, "err", op.failed)
+		code = packet.QuotaExceeded
 	}
 	op.b.finish(op, code)
 }
@@ -221,10 +228,16 @@ func (b *Broker) throttle(c *client) bool {
 	return true
 }
 
-// unthrottle reads on from those who have rested long enough.
+// unthrottle goes on with those who have waited for the disk long enough.
 func (b *Broker) unthrottle() {
-	if len(b.throttled) == 0 || b.undecided > maxUndecided/2 {
+	if len(b.throttled)+len(b.greeters) == 0 || b.undecided > maxUndecided/2 {
 		return
+	}
+	greeters := b.greeters
+	b.greeters = nil
+	for _, m := range greeters {
+		m.greeter = false
+		b.greet(m)
 	}
 	resting := b.throttled
 	b.throttled = nil
@@ -252,15 +265,16 @@ type handbacks struct {
 
 type handback struct {
 	op  *publishing
+	o   *outbox
 	err error
 }
 
 // handback returns what an outbox calls when it has the message.
-func (op *publishing) handback() func(error) {
+func (op *publishing) handback(o *outbox) func(error) {
 	return func(err error) {
 		h := &op.b.handbacks
 		h.mu.Lock()
-		h.list = append(h.list, handback{op, err})
+		h.list = append(h.list, handback{op, o, err})
 		first := len(h.list) == 1
 		h.mu.Unlock()
 		if first {
@@ -275,6 +289,11 @@ func (b *Broker) takeHandbacks() {
 	b.handbacks.list = nil
 	b.handbacks.mu.Unlock()
 	for _, h := range list {
+		if h.err != nil {
+			h.o.report.add(b, h.err, "uplink", h.o.Name())
+		} else {
+			h.o.report.over(b, "uplink", h.o.Name())
+		}
 		h.op.settle(h.err)
 	}
 }
@@ -294,13 +313,14 @@ func (b *Broker) onAck(c *client, t packet.Type, body []byte) error {
 	case packet.PUBREC:
 		b.onPubrec(c, &a)
 	case packet.PUBREL:
-		b.onPubrel(c, a.ID)
+		return b.onPubrel(c, a.ID)
 	case packet.PUBCOMP:
 		if m.state.Pubcomp(a.ID) && m.state.Durable() {
 			b.store.Completed(m.state.Number(), a.ID)
 		}
 	}
 	b.pump(m)
+	b.greet(m)
 	return nil
 }
 
@@ -315,13 +335,20 @@ func (b *Broker) onPubrec(c *client, a *packet.Ack) {
 	case session.UnknownID:
 		b.sendAck(c, packet.PUBREL, a.ID, packet.PacketIDNotFound)
 	case session.CommitReceived:
-		b.store.Received(m.state.Number(), seq, a.ID, b.ops.add(&flow{m: m, id: a.ID}))
+		b.saveReceived(m, seq, a.ID)
 	}
 }
 
-func (b *Broker) onPubrel(c *client, id packet.ID) {
+// saveReceived writes a PUBREC down; seq is 0 if the store has been told that the message is done.
+func (b *Broker) saveReceived(m *member, seq durable.Seq, id packet.ID) {
+	b.store.Received(m.state.Number(), seq, id, b.ops.add(&flow{m: m, id: id}))
+}
+
+func (b *Broker) onPubrel(c *client, id packet.ID) error {
 	m := c.member
 	switch m.state.Pubrel(id) {
+	case session.Early:
+		return protocolError("PUBREL before PUBREC")
 	case session.SendComplete:
 		b.sendAck(c, packet.PUBCOMP, id, packet.Success)
 	case session.UnknownID:
@@ -329,6 +356,7 @@ func (b *Broker) onPubrel(c *client, id packet.ID) {
 	case session.CommitRelease:
 		b.store.Release(m.state.Number(), id, b.ops.add(&flow{m: m, id: id, incoming: true}))
 	}
+	return nil
 }
 
 // flow is a step of QoS 2 on its way to disk.
@@ -342,10 +370,12 @@ func (f *flow) complete(b *Broker, d durable.Completion) {
 	switch {
 	case f.m.ended:
 	case d.Err != nil:
-		// The step is not on disk: no answer. The client repeats it on its next connection.
-		b.log.Error("QoS 2 state not stored", "client_id", f.m.clientID, "err", d.Err)
+		// The step is not on disk: no answer. It is repeated on the next connection: a PUBREL by
+		// the client, the note of its PUBREC by us.
 		if f.incoming {
 			f.m.state.Unreleased(f.id)
+		} else {
+			f.m.state.Unreceived(f.id)
 		}
 		if f.m.client != nil {
 			b.disconnect(f.m.client, packet.UnspecifiedError, "the session could not be stored")

@@ -60,6 +60,9 @@ type Outbox interface {
 	// outbox must take each number once only and keep the highest with its own append;
 	// 0 for QoS 0 and 1. done is called once, from any goroutine, when the message is on
 	// disk, or was left out by a rule (nil), or with an error. At QoS 0 done may be nil.
+	//
+	// Since only the highest number is kept, the outbox takes none behind one that it has not
+	// taken: those fail, too, until the missing one comes again.
 	Append(m *message.Message, source durable.Seq, done func(error))
 	// Flush hands what was collected to the writer and returns at once.
 	Flush()

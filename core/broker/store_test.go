@@ -10,22 +10,25 @@ import (
 	"dunlin/core/packet"
 )
 
-// fakeStore is a Store in memory whose commits the test decides on: it can hold them back,
-// answer them in another order and fail them.
+// fakeStore is a Store in memory whose commits the test decides on: it can hold them back and
+// fail them. Like the real one it knows the state of sessions from the call on, whatever becomes
+// of the commit; messages of a failed commit are as if they had never been handed over.
 type fakeStore struct {
 	mu       sync.Mutex
 	c        durable.Completer
 	seq      durable.Seq
 	number   durable.SessionNumber
 	records  []*record
-	sessions map[durable.SessionNumber]*durable.Session
+	sessions map[durable.SessionNumber]*durable.Session // as committed
 	outgoing map[durable.SessionNumber][]durable.Outgoing
 	incoming map[durable.SessionNumber][]packet.ID
-	waiting  []func(error) // operations that are not committed, in order
-	reads    []func()
+	waiting  []operation // not committed, in order
+	reads    []*fakeRead
 	held     bool // commits wait for release
+	full     bool // Append takes nothing
 	fail     error
 	outcomes map[durable.Outcome]int
+	commits  int // that were asked for by somebody who waits
 }
 
 type record struct {
@@ -33,6 +36,21 @@ type record struct {
 	m   *message.Message
 	to  []durable.Receiver // still open
 	ok  bool               // committed
+}
+
+type operation struct {
+	token durable.Token
+	seq   durable.Seq
+	end   func(error) // nil: it was not taken
+}
+
+type fakeRead struct {
+	token        durable.Token
+	session      durable.SessionNumber
+	after        durable.Seq
+	max          int
+	behind       durable.Seq // what has to be committed before
+	superseded bool
 }
 
 func newFakeStore() *fakeStore {
@@ -44,30 +62,48 @@ func newFakeStore() *fakeStore {
 	}
 }
 
-var errDisk = errors.New("the disk is gone")
+var (
+	errDisk       = errors.New("the disk is gone")
+	errFull       = errors.New("too much waits for the disk")
+	errSuperseded = errors.New("superseded by another read of the session")
+)
 
-func (s *fakeStore) op(t durable.Token, seq durable.Seq, apply func()) {
-	s.waiting = append(s.waiting, func(err error) {
-		if err == nil {
-			apply()
-		}
-		if t != 0 {
-			s.c.Completed([]durable.Completion{{Token: t, Seq: seq, Err: err}})
-		}
-	})
+func (s *fakeStore) op(t durable.Token, seq durable.Seq, end func(error)) {
+	if t != 0 {
+		s.commits++
+	}
+	s.waiting = append(s.waiting, operation{t, seq, end})
 }
+
+func nothing(error) {}
 
 func (s *fakeStore) Append(a durable.Append, t durable.Token) durable.Seq {
 	s.mu.Lock()
 	defer s.mu.Unlock()
+	if s.full {
+		s.op(t, 0, nil)
+		return 0
+	}
 	s.seq++
 	r := &record{seq: s.seq, m: a.Message, to: slices.Clone(a.Receivers)}
 	s.records = append(s.records, r)
-	s.op(t, r.seq, func() {
-		r.ok = true
-		if a.PublisherID != 0 {
-			s.incoming[a.Publisher] = append(s.incoming[a.Publisher], a.PublisherID)
+	for _, to := range a.Receivers {
+		if to.PacketID != 0 {
+			s.sent(to.Session, r.seq, to.PacketID)
 		}
+	}
+	if a.PublisherID != 0 {
+		s.incoming[a.Publisher] = append(s.incoming[a.Publisher], a.PublisherID)
+	}
+	s.op(t, r.seq, func(err error) {
+		if r.ok = err == nil; r.ok {
+			return
+		}
+		for _, to := range r.to {
+			s.unsend(to.Session, r.seq)
+		}
+		r.to = nil
+		s.unlist(a.Publisher, a.PublisherID)
 	})
 	return r.seq
 }
@@ -75,20 +111,32 @@ func (s *fakeStore) Append(a durable.Append, t durable.Token) durable.Seq {
 func (s *fakeStore) PutSession(r *durable.Session, t durable.Token) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	s.op(t, 0, func() { s.sessions[r.Number] = r })
+	s.op(t, 0, func(err error) {
+		if err == nil {
+			s.sessions[r.Number] = r
+		}
+	})
 }
 
 func (s *fakeStore) EndSession(n durable.SessionNumber, t durable.Token) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	s.op(t, 0, func() { delete(s.sessions, n) })
+	for _, r := range s.records {
+		r.to = slices.DeleteFunc(r.to, func(x durable.Receiver) bool { return x.Session == n })
+	}
+	s.op(t, 0, func(err error) {
+		if err == nil {
+			delete(s.sessions, n)
+		}
+	})
 }
 
 func (s *fakeStore) Done(n durable.SessionNumber, q durable.Seq, o durable.Outcome) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	s.outcomes[o]++
-	s.op(0, 0, func() { s.remove(n, q) })
+	s.remove(n, q)
+	s.unsend(n, q)
 }
 
 func (s *fakeStore) remove(n durable.SessionNumber, q durable.Seq) {
@@ -99,57 +147,109 @@ func (s *fakeStore) remove(n durable.SessionNumber, q durable.Seq) {
 	}
 }
 
+func (s *fakeStore) sent(n durable.SessionNumber, q durable.Seq, id packet.ID) {
+	s.unsend(n, q)
+	s.forget(n, func(o durable.Outgoing) bool { return o.ID == id })
+	s.outgoing[n] = append(s.outgoing[n], durable.Outgoing{ID: id, Seq: q})
+}
+
+func (s *fakeStore) unsend(n durable.SessionNumber, q durable.Seq) {
+	s.forget(n, func(o durable.Outgoing) bool { return !o.Received && o.Seq == q })
+}
+
+func (s *fakeStore) forget(n durable.SessionNumber, match func(durable.Outgoing) bool) {
+	s.outgoing[n] = slices.DeleteFunc(s.outgoing[n], match)
+}
+
 func (s *fakeStore) Sent(n durable.SessionNumber, q durable.Seq, id packet.ID, t durable.Token) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	s.op(t, 0, func() { s.outgoing[n] = append(s.outgoing[n], durable.Outgoing{ID: id, Seq: q}) })
+	s.sent(n, q, id)
+	s.op(t, 0, nothing)
 }
 
 func (s *fakeStore) Received(n durable.SessionNumber, q durable.Seq, id packet.ID, t durable.Token) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	s.op(t, 0, func() { s.remove(n, q) })
+	s.remove(n, q)
+	s.forget(n, func(o durable.Outgoing) bool { return o.ID == id })
+	s.outgoing[n] = append(s.outgoing[n], durable.Outgoing{ID: id, Received: true})
+	s.op(t, 0, nothing)
 }
 
-func (s *fakeStore) Completed(n durable.SessionNumber, id packet.ID) {}
+func (s *fakeStore) Completed(n durable.SessionNumber, id packet.ID) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	s.forget(n, func(o durable.Outgoing) bool { return o.ID == id })
+}
 
 func (s *fakeStore) Release(n durable.SessionNumber, id packet.ID, t durable.Token) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	s.op(t, 0, func() {
-		s.incoming[n] = slices.DeleteFunc(s.incoming[n], func(x packet.ID) bool { return x == id })
-	})
+	s.unlist(n, id)
+	s.op(t, 0, nothing)
+}
+
+func (s *fakeStore) unlist(n durable.SessionNumber, id packet.ID) {
+	s.incoming[n] = slices.DeleteFunc(s.incoming[n], func(x packet.ID) bool { return x == id })
 }
 
 func (s *fakeStore) Read(n durable.SessionNumber, after durable.Seq, max, maxBytes int, t durable.Token) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	s.waiting = append(s.waiting, func(error) {
-		b := durable.Batch{Token: t, Session: n, Last: after}
-		for _, r := range s.records {
-			if r.seq <= after || !r.ok {
+	for _, r := range s.reads {
+		r.superseded = r.superseded || r.session == n
+	}
+	s.reads = append(s.reads, &fakeRead{token: t, session: n, after: after, max: max, behind: s.seq})
+}
+
+// answer answers the reads that wait for nothing.
+func (s *fakeStore) answer() {
+	behind := s.seq // everything up to it is committed
+	for _, r := range s.records {
+		if !r.ok && len(r.to) > 0 {
+			behind = min(behind, r.seq-1)
+		}
+	}
+	waiting := s.reads
+	s.reads = nil
+	for _, r := range waiting {
+		switch {
+		case r.superseded:
+			s.c.Read(durable.Batch{Token: r.token, Session: r.session, Last: r.after, Err: errSuperseded})
+		case r.behind > behind:
+			s.reads = append(s.reads, r)
+		default:
+			s.c.Read(s.batch(r))
+		}
+	}
+}
+
+func (s *fakeStore) batch(r *fakeRead) durable.Batch {
+	b := durable.Batch{Token: r.token, Session: r.session, Last: r.after}
+	for _, x := range s.records {
+		if x.seq <= r.after || !x.ok {
+			continue
+		}
+		for _, to := range x.to {
+			if to.Session != r.session {
 				continue
 			}
-			for _, to := range r.to {
-				if to.Session != n {
-					continue
-				}
-				if len(b.Entries) == max {
-					b.More = true
-					break
-				}
-				b.Entries = append(b.Entries, durable.Entry{
-					Seq: r.seq, Message: r.m, QoS: to.QoS, Retain: to.Retain,
-					SubscriptionIDs: to.SubscriptionIDs, PacketID: to.PacketID,
-				})
-				b.Last = r.seq
+			if len(b.Entries) == r.max {
+				b.More = true
+				return b
 			}
-			if b.More {
-				break
+			e := durable.Entry{Seq: x.seq, Message: x.m, QoS: to.QoS, Retain: to.Retain, SubscriptionIDs: to.SubscriptionIDs}
+			for _, o := range s.outgoing[r.session] {
+				if o.Seq == x.seq {
+					e.PacketID = o.ID
+				}
 			}
+			b.Entries = append(b.Entries, e)
+			b.Last = x.seq
 		}
-		s.c.Read(b)
-	})
+	}
+	return b
 }
 
 func (s *fakeStore) NextSession() durable.SessionNumber {
@@ -163,18 +263,26 @@ func (s *fakeStore) Flush() {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	if !s.held {
-		s.commit()
+		s.commit(nil)
 	}
+	s.answer()
 }
 
-func (s *fakeStore) commit() {
-	for len(s.waiting) > 0 {
-		w := s.waiting
-		s.waiting = nil
-		for _, f := range w {
-			f(s.fail)
+func (s *fakeStore) commit(err error) {
+	w := s.waiting
+	s.waiting = nil
+	for _, o := range w {
+		cause := err
+		if o.end == nil {
+			cause = errFull
+		} else {
+			o.end(err)
+		}
+		if o.token != 0 {
+			s.c.Completed([]durable.Completion{{Token: o.token, Seq: o.seq, Err: cause}})
 		}
 	}
+	s.answer()
 }
 
 // hold keeps commits back until release.
@@ -189,9 +297,14 @@ func (s *fakeStore) release(err error) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	s.held = false
-	s.fail = err
-	s.commit()
-	s.fail = nil
+	s.commit(err)
+}
+
+// step commits what waits, with err if it is not nil, and holds what comes later.
+func (s *fakeStore) step(err error) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	s.commit(err)
 }
 
 // open is how many entries are not done.
@@ -202,4 +315,34 @@ func (s *fakeStore) open() (n int) {
 		n += len(r.to)
 	}
 	return n
+}
+
+// asked is how many operations somebody has waited for.
+func (s *fakeStore) asked() int {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	return s.commits
+}
+
+// restored is what a crash leaves: what was committed. Only for a store that nobody uses.
+func (s *fakeStore) restored() (all []durable.Restored) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	for n := range s.number + 1 {
+		r := s.sessions[n]
+		if r == nil {
+			continue
+		}
+		x := durable.Restored{Session: *r, Floor: s.seq, Outgoing: s.outgoing[n], Incoming: s.incoming[n]}
+		for _, rec := range s.records {
+			if rec.ok && slices.ContainsFunc(rec.to, func(to durable.Receiver) bool { return to.Session == n }) {
+				if x.Pending == 0 {
+					x.Floor = rec.seq - 1
+				}
+				x.Pending++
+			}
+		}
+		all = append(all, x)
+	}
+	return all
 }

@@ -1,10 +1,11 @@
 package broker
 
 import (
+	"slices"
 	"time"
 
 	"dunlin/core/durable"
-	"dunlin/core/message"
+	"dunlin/core/loop"
 	"dunlin/core/packet"
 	"dunlin/core/route"
 	"dunlin/core/topic"
@@ -12,18 +13,19 @@ import (
 
 // subscribing is a SUBSCRIBE or UNSUBSCRIBE whose answer waits for the session's commit.
 type subscribing struct {
-	c        *client
-	id       packet.ID
-	codes    []packet.ReasonCode
-	unsub    bool
-	retained []wanted
+	c         *client
+	m         *member
+	id        packet.ID
+	codes     []packet.ReasonCode
+	unsub     bool
+	changes   []change
+	greetings []greeting
 }
 
-// wanted is a subscription that is to get the retained messages.
-type wanted struct {
-	filter string
-	qos    packet.QoS
-	subID  uint32
+// change is what happened to one subscription.
+type change struct {
+	filter      string
+	before, now *durable.Subscription // nil = none
 }
 
 // onSubscribe takes a SUBSCRIBE (MQTT5 §3.8): one code for each filter, in order.
@@ -32,8 +34,7 @@ func (b *Broker) onSubscribe(c *client, body []byte) error {
 	if err != nil {
 		return err
 	}
-	s := &subscribing{c: c, id: p.ID}
-	changed := false
+	s := &subscribing{c: c, m: c.member, id: p.ID}
 	for filter, o := range p.Filters() {
 		code := b.checkSubscribe(c, filter)
 		if code == packet.Success {
@@ -45,22 +46,26 @@ func (b *Broker) onSubscribe(c *client, body []byte) error {
 				RetainHandling:    o.RetainHandling,
 				ID:                p.SubscriptionID,
 			}
-			fresh, ok := b.subscribe(c.member, sub)
-			switch {
-			case !ok:
-				code = packet.QuotaExceeded
-			case o.RetainHandling == 0, o.RetainHandling == 1 && fresh: // [MQTT-3.3.1-9, MQTT-3.3.1-10]
-				s.retained = append(s.retained, wanted{filter: sub.Filter, qos: o.QoS, subID: sub.ID})
-				fallthrough
-			default:
-				code = packet.ReasonCode(o.QoS)
-				changed = true
-			}
+			code = s.subscribe(b, &sub)
 		}
 		s.codes = append(s.codes, code)
 	}
-	b.commitSubscriptions(s, changed)
+	b.commitSubscriptions(s)
 	return nil
+}
+
+func (s *subscribing) subscribe(b *Broker, sub *durable.Subscription) packet.ReasonCode {
+	before, ok := b.subscribe(s.m, *sub)
+	if !ok {
+		return packet.QuotaExceeded
+	}
+	if before == nil || *before != *sub {
+		s.changes = append(s.changes, change{sub.Filter, before, sub})
+	}
+	if sub.RetainHandling == 0 || sub.RetainHandling == 1 && before == nil { // [MQTT-3.3.1-9, MQTT-3.3.1-10]
+		s.greetings = append(s.greetings, greeting{filter: sub.Filter, qos: sub.QoS, noLocal: sub.NoLocal, subID: sub.ID})
+	}
+	return packet.ReasonCode(sub.QoS)
 }
 
 func (b *Broker) checkSubscribe(c *client, filter []byte) packet.ReasonCode {
@@ -77,21 +82,36 @@ func (b *Broker) checkSubscribe(c *client, filter []byte) packet.ReasonCode {
 	return packet.Success
 }
 
-// subscribe enters or replaces a subscription [MQTT-3.8.4-3]; ok is false at the client's limit.
-func (b *Broker) subscribe(m *member, s durable.Subscription) (fresh, ok bool) {
+// subscribe enters or replaces a subscription [MQTT-3.8.4-3]. before is the one that was there,
+// nil if there was none; ok is false at the client's limit.
+func (b *Broker) subscribe(m *member, s durable.Subscription) (before *durable.Subscription, ok bool) {
 	i := m.subscription(s.Filter)
 	switch {
 	case i >= 0:
+		before = new(m.subs[i])
 		m.subs[i] = s
 	case len(m.subs) >= b.limits.MaxSubscriptions:
-		return false, false
+		return nil, false
 	default:
 		m.subs = append(m.subs, s)
 	}
 	b.index.Subscribe(s.Filter, m.receiver, route.Options{
 		QoS: byte(s.QoS), NoLocal: s.NoLocal, RetainAsPublished: s.RetainAsPublished, ID: s.ID,
 	})
-	return i < 0, true
+	return before, true
+}
+
+// unsubscribe ends a subscription. before is what it was, nil if there was none.
+func (b *Broker) unsubscribe(m *member, filter string) (before *durable.Subscription) {
+	i := m.subscription(filter)
+	if i < 0 {
+		return nil
+	}
+	before = new(m.subs[i])
+	b.index.Unsubscribe(filter, m.receiver)
+	m.subs = slices.Delete(m.subs, i, i+1)
+	m.dropGreeting(filter)
+	return before
 }
 
 // onUnsubscribe takes an UNSUBSCRIBE (MQTT5 §3.10). What is queued is still delivered
@@ -101,42 +121,59 @@ func (b *Broker) onUnsubscribe(c *client, body []byte) error {
 	if err != nil {
 		return err
 	}
-	s := &subscribing{c: c, id: p.ID, unsub: true}
-	changed := false
+	s := &subscribing{c: c, m: c.member, id: p.ID, unsub: true}
 	for filter := range p.Filters() {
 		code := packet.NoSubscriptionExisted
-		if i := c.member.subscription(string(filter)); i >= 0 {
-			b.index.Unsubscribe(c.member.subs[i].Filter, c.member.receiver)
-			c.member.subs = append(c.member.subs[:i], c.member.subs[i+1:]...)
+		if before := b.unsubscribe(c.member, string(filter)); before != nil {
+			s.changes = append(s.changes, change{before.Filter, before, nil})
 			code = packet.Success
-			changed = true
 		}
 		s.codes = append(s.codes, code)
 	}
-	b.commitSubscriptions(s, changed)
+	b.commitSubscriptions(s)
 	return nil
 }
 
-// commitSubscriptions answers when what changed is on disk; nothing to write needs no disk.
-func (b *Broker) commitSubscriptions(s *subscribing, changed bool) {
-	if changed && s.c.member.state.Durable() {
-		b.put(s.c.member, s)
+// commitSubscriptions answers when what changed is on disk. Nothing new needs no disk, unless
+// what is the same is not there yet.
+func (b *Broker) commitSubscriptions(s *subscribing) {
+	if s.m.state.Durable() && (len(s.changes) > 0 || s.m.unsaved > 0) {
+		b.put(s.m, s)
 		return
 	}
 	s.answer(b)
 }
 
 func (s *subscribing) complete(b *Broker, d durable.Completion) {
+	s.m.unsaved--
 	if d.Err != nil {
-		b.log.Error("subscriptions not stored", "client_id", s.c.id(), "err", d.Err)
+		s.undo(b)
 		for i, code := range s.codes {
 			if code < packet.UnspecifiedError {
 				s.codes[i] = packet.UnspecifiedError
 			}
 		}
-		s.retained = nil
+		s.greetings = nil
 	}
 	s.answer(b)
+}
+
+// undo takes back what the client is told has failed, unless it has changed again since.
+func (s *subscribing) undo(b *Broker) {
+	if s.m.ended || len(s.changes) == 0 {
+		return
+	}
+	for _, k := range slices.Backward(s.changes) {
+		i := s.m.subscription(k.filter)
+		switch {
+		case k.now != nil && (i < 0 || s.m.subs[i] != *k.now), k.now == nil && i >= 0:
+		case k.before != nil:
+			b.subscribe(s.m, *k.before)
+		default:
+			b.unsubscribe(s.m, k.filter)
+		}
+	}
+	b.put(s.m, nil)
 }
 
 func (s *subscribing) answer(b *Broker) {
@@ -149,50 +186,10 @@ func (s *subscribing) answer(b *Broker) {
 		encode = packet.AppendUnsuback
 	}
 	s.c.send(b.loop.Arena.Packet(func(dst []byte) []byte { return encode(dst, &k, s.c.version) }))
-	for i := range s.retained {
-		b.sendRetained(s.c, &s.retained[i])
+	for i := range s.greetings {
+		s.m.addGreeting(s.greetings[i])
 	}
-}
-
-// sendRetained sends the retained messages of a new subscription (MQTT5 §3.3.1.3).
-func (b *Broker) sendRetained(c *client, w *wanted) {
-	b.retained.Match(w.filter, func(m *message.Message) bool {
-		if c.ended {
-			return false
-		}
-		if !b.expired(m) {
-			b.sendOneRetained(c.member, m, w)
-		}
-		return true
-	})
-}
-
-// sendOneRetained takes one retained message to one session, in the way of any other message.
-func (b *Broker) sendOneRetained(m *member, msg *message.Message, w *wanted) {
-	if b.loop.Arena.Full() {
-		b.loop.Flush()
-		if m.client == nil {
-			return
-		}
-	}
-	pub := publication{Publish: packetOf(msg), topic: msg.Topic, publisher: msg.Publisher, source: msg.Source, msg: msg}
-	if pub.HasExpiry {
-		pub.Expiry = b.remaining(msg)
-	}
-	b.variants.reset()
-	b.targets, b.handed, b.durables = b.targets[:0], b.handed[:0], b.durables[:0]
-	var ids []uint32
-	if w.subID != 0 {
-		ids = []uint32{w.subID}
-	}
-	b.offer(&pub, m, min(pub.QoS, w.qos), true, ids) // [MQTT-3.3.1-8]
-	if len(b.targets) > 0 {
-		pub.Retain = false // it is retained already: this is for the one session
-		op := b.publishing()
-		b.hand(&pub, op)
-		op.msg = pub.msg
-		b.begin(op, true)
-	}
+	b.greet(s.m)
 }
 
 // restoreRetained brings back the retained messages.
@@ -218,18 +215,20 @@ const (
 )
 
 func (b *Broker) sweepRetained() {
-	if !b.sweeping {
-		b.sweeping = true
-		b.loop.At(b.loop.Now()+sweepEvery, (*retainedSweep)(b))
+	if !b.sweep.Set() {
+		b.loop.At(b.loop.Now()+sweepEvery, &b.sweep)
 	}
 }
 
 // retainedSweep removes expired retained messages, so that they do not stay until somebody
 // subscribes.
-type retainedSweep Broker
+type retainedSweep struct {
+	loop.Place
+	b *Broker
+}
 
 func (s *retainedSweep) Fire(now time.Duration) time.Duration {
-	b := (*Broker)(s)
+	b := s.b
 	for _, m := range b.retained.Sweep(b.expired, sweepBatch) {
 		b.counters.Expired++
 		gone := *m
@@ -239,6 +238,5 @@ func (s *retainedSweep) Fire(now time.Duration) time.Duration {
 	if b.retained.Expiring() > 0 {
 		return now + sweepEvery
 	}
-	b.sweeping = false
 	return 0
 }

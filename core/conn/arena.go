@@ -71,20 +71,14 @@ func (a *Arena) Full() bool { return len(a.buf) >= flushAt }
 // Pending says that Flush has something to do.
 func (a *Arena) Pending() bool { return len(a.dirty) > 0 }
 
-// Flush writes what each dirty connection has, once each, and empties the arena. broken is
-// called for connections whose socket failed; it must not send.
-func (a *Arena) Flush(p *poll.Poller, broken func(*Conn, error)) {
-	for i := 0; i < len(a.dirty); i++ {
-		c := a.dirty[i]
+// Flush writes what each dirty connection has, once each, and empties the arena. It calls
+// nobody: a connection whose socket is broken notices when it reads.
+func (a *Arena) Flush(p *poll.Poller) {
+	for i, c := range a.dirty {
 		a.dirty[i] = nil
 		c.dirty = false
-		err := c.flush(a)
-		if err == nil {
-			err = c.Watch(p)
-		}
-		if err != nil {
-			broken(c, err)
-		}
+		c.flush(a)
+		_ = c.Watch(p) // changes what is watched already, which cannot fail
 	}
 	a.dirty = a.dirty[:0]
 	a.buf = a.buf[:0]

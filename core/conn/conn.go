@@ -18,6 +18,9 @@ import (
 // ErrPaused stops Receive: the handler wants no more packets for now. What was read is kept.
 var ErrPaused = errors.New("conn: paused")
 
+// errUnwritable is why the reading ended, where it was a write that failed.
+var errUnwritable = errors.New("conn: the peer takes nothing any more")
+
 // ReadBufferSize is what one read takes at most, in bytes. One such buffer serves a loop.
 const ReadBufferSize = 64 << 10
 
@@ -40,6 +43,7 @@ type Conn struct {
 
 	dirty  bool
 	closed bool
+	failed bool  // a write failed: nothing is sent any more
 	events uint8 // what the poller watches: wantRead, wantWrite, or detached
 	paused bool
 
@@ -125,6 +129,8 @@ func (c *Conn) read(b []byte) (int, error) {
 		return 0, nil
 	case err != nil:
 		return 0, fmt.Errorf("conn: read: %w", err)
+	case n == 0 && c.failed:
+		return 0, errUnwritable
 	case n == 0:
 		return 0, io.EOF
 	}
@@ -170,7 +176,7 @@ func (c *Conn) carry(rest []byte, a *Arena) {
 
 // Send queues an encoded packet of this turn; id is its packet identifier, if it has one.
 func (c *Conn) Send(a *Arena, s Segment, id packet.ID) {
-	if c.closed {
+	if c.closed || c.failed {
 		return
 	}
 	switch {
@@ -222,22 +228,22 @@ func (c *Conn) spill(a *Arena, written int32) {
 // Unsent is how many bytes wait to be written.
 func (c *Conn) Unsent() int { return len(c.out) - c.off + int(c.end-c.start) }
 
-// flush writes what there is. It returns an error if the socket is broken.
-func (c *Conn) flush(a *Arena) error {
-	if c.start < c.end {
-		a.patch(c.firstID, c.nIDs, c.baseID)
-		n, err := poll.Write(int(c.fd), a.buf[c.start:c.end])
-		if err != nil && err != unix.EAGAIN {
-			c.start, c.end, c.nIDs = 0, 0, 0
-			return fmt.Errorf("conn: write: %w", err)
-		}
-		c.spill(a, int32(n))
-		return nil
+// flush writes what there is.
+func (c *Conn) flush(a *Arena) {
+	if c.start == c.end {
+		c.flushOwn(a)
+		return
 	}
-	return c.flushOwn(a)
+	a.patch(c.firstID, c.nIDs, c.baseID)
+	n, err := poll.Write(int(c.fd), a.buf[c.start:c.end])
+	if err != nil && err != unix.EAGAIN {
+		c.fail(a)
+		return
+	}
+	c.spill(a, int32(n))
 }
 
-func (c *Conn) flushOwn(a *Arena) error {
+func (c *Conn) flushOwn(a *Arena) {
 	for c.off < len(c.out) {
 		n, err := poll.Write(int(c.fd), c.out[c.off:])
 		if err == unix.EAGAIN {
@@ -246,22 +252,38 @@ func (c *Conn) flushOwn(a *Arena) error {
 				c.out = c.out[:copy(c.out, c.out[c.off:])]
 				c.off = 0
 			}
-			return nil
+			return
 		}
 		if err != nil {
-			return fmt.Errorf("conn: write: %w", err)
+			c.fail(a)
+			return
 		}
 		c.off += n
 	}
+	c.dropOutput(a)
+}
+
+// Blocked says that the socket did not take all of the output: Writable continues when it does.
+func (c *Conn) Blocked() bool { return c.events != detached && c.events&wantWrite != 0 }
+
+// Writable continues an interrupted write.
+func (c *Conn) Writable(a *Arena) { c.flushOwn(a) }
+
+// fail ends the output: a write has failed. What the peer has sent before is still read, and
+// then comes an end, whatever the error was.
+func (c *Conn) fail(a *Arena) {
+	c.failed = true
+	c.dropOutput(a)
+	_ = unix.Shutdown(int(c.fd), unix.SHUT_RDWR) // fails if the peer has reset the connection: it ends by itself
+}
+
+func (c *Conn) dropOutput(a *Arena) {
+	c.start, c.end, c.nIDs = 0, 0, 0
 	if c.out != nil {
 		a.put(c.out)
 		c.out, c.off = nil, 0
 	}
-	return nil
 }
-
-// Writable continues an interrupted write.
-func (c *Conn) Writable(a *Arena) error { return c.flushOwn(a) }
 
 // Pause stops or restarts reading; what the socket holds stays there.
 func (c *Conn) Pause(on bool) { c.paused = on }
@@ -269,12 +291,18 @@ func (c *Conn) Pause(on bool) { c.paused = on }
 // Paused says that reading rests.
 func (c *Conn) Paused() bool { return c.paused }
 
+// Waiting says whether the socket holds bytes that were not read yet.
+func (c *Conn) Waiting() bool { return poll.Unread(int(c.fd)) > 0 }
+
 // Detach takes a paused connection out of the poller: its peer is gone, which the poller would
 // report for ever. What the socket still holds is read after the pause.
 func (c *Conn) Detach(p *poll.Poller) error {
 	c.events = detached
 	return p.Remove(int(c.fd))
 }
+
+// Watched says whether the poller knows the connection: see Detach.
+func (c *Conn) Watched() bool { return c.events != detached }
 
 // Watch brings the poller up to date with what the connection waits for.
 func (c *Conn) Watch(p *poll.Poller) error {

@@ -32,11 +32,14 @@ type Handler interface {
 	// Accepted announces a new connection; where is what its listener was added with.
 	// Returning false closes it.
 	Accepted(c *conn.Conn, where any) bool
-	// Ended announces that reading or writing failed: io.EOF, a *packet.Error or an error of
-	// the socket. The handler may still send, then calls Close.
+	// Ended announces that reading failed: io.EOF, a *packet.Error or an error of the socket.
+	// The handler may still send, then calls Close. A write that fails announces nothing: what
+	// the peer has sent before it went is read first, a DISCONNECT among it.
 	Ended(c *conn.Conn, err error)
-	// TurnEnds is called once per turn before the flush: what was collected for other
-	// goroutines goes out.
+	// Drained announces that output which had waited for the socket of c has been written.
+	Drained(c *conn.Conn)
+	// TurnEnds is called before the flush of a turn, and again after it if there was something
+	// to write or to close: what was collected for other goroutines goes out.
 	TurnEnds()
 }
 
@@ -57,6 +60,7 @@ type Loop struct {
 	freeSlots []uint32
 	closing   []*conn.Conn
 	paused    bool // listeners are off: no descriptors left
+	again     listenAgain
 
 	mu    sync.Mutex
 	inbox []func() // guarded by mu; bounded by what those who post may have open
@@ -84,13 +88,15 @@ func New(h Handler) (*Loop, error) {
 	if err != nil {
 		return nil, err
 	}
-	return &Loop{
+	l := &Loop{
 		handler: h,
 		poller:  p,
 		start:   time.Now(),
 		buf:     make([]byte, conn.ReadBufferSize),
 		slots:   make([]slot, poll.FirstSlot),
-	}, nil
+	}
+	l.again.l = l
+	return l, nil
 }
 
 // Listen adds a listening socket. The loop uses a duplicate of it; ln may be closed after.
@@ -117,15 +123,17 @@ func (l *Loop) Listen(ln net.Listener, where any) error {
 }
 
 // Post runs f on the loop in a coming turn. It never blocks and may be called from any
-// goroutine, also after the loop has ended: then f is never run.
-func (l *Loop) Post(f func()) {
+// goroutine. It returns false after the loop has ended: then f is never run. Nor is it when the
+// loop ends before that turn.
+func (l *Loop) Post(f func()) bool {
 	l.mu.Lock()
 	defer l.mu.Unlock()
 	if l.over {
-		return
+		return false
 	}
 	l.inbox = append(l.inbox, f)
 	l.poller.Wake()
+	return true
 }
 
 // end releases what Run used; from then on Post does nothing.
@@ -140,8 +148,14 @@ func (l *Loop) end() {
 // Now is the time of the turn, since the loop was made; monotonic.
 func (l *Loop) Now() time.Duration { return l.now }
 
-// At sets a timer for a moment of Now.
-func (l *Loop) At(at time.Duration, t Timer) { l.timers.add(at, t) }
+// At sets a timer for a moment of Now. A timer that is set already moves there.
+func (l *Loop) At(at time.Duration, t Timer) { l.timers.set(at, t) }
+
+// Unset takes a timer back, if it is set.
+func (l *Loop) Unset(t Timer) { l.timers.stop(t) }
+
+// Timers is how many timers are set.
+func (l *Loop) Timers() int { return len(l.timers.heap) }
 
 // Close ends a connection at the end of the turn, after the flush.
 func (l *Loop) Close(c *conn.Conn) {
@@ -173,6 +187,9 @@ func (l *Loop) Run(ctx context.Context) error {
 	defer l.end()
 	stop := context.AfterFunc(ctx, func() { l.Post(func() {}) })
 	defer stop()
+	if err := l.armTimer(); err != nil { // what was set before
+		return err
+	}
 	for ctx.Err() == nil {
 		if err := l.turn(); err != nil {
 			return err
@@ -221,12 +238,11 @@ func (l *Loop) serve(ev poll.Event) {
 		return
 	}
 	if ev.Writable {
-		err := c.Writable(&l.Arena)
-		if err == nil {
-			err = c.Watch(l.poller)
+		c.Writable(&l.Arena)
+		if c.Unsent() == 0 {
+			l.handler.Drained(c)
 		}
-		if err != nil {
-			l.ended(c, err)
+		if l.watch(c); c.Stopped() {
 			return
 		}
 	}
@@ -321,12 +337,11 @@ func (l *Loop) runInbox() {
 	l.spare = work
 }
 
-// Flush writes what is queued, in the middle of a turn: for a handler that fills the arena.
+// Flush writes what is queued, in the middle of a turn: for a handler that fills the arena. It
+// calls nothing of the handler.
 func (l *Loop) Flush() { l.flush() }
 
-func (l *Loop) flush() { l.Arena.Flush(l.poller, l.brokenWhileFlushing) }
-
-func (l *Loop) brokenWhileFlushing(c *conn.Conn, err error) { l.ended(c, err) }
+func (l *Loop) flush() { l.Arena.Flush(l.poller) }
 
 func (l *Loop) endTurn() {
 	l.handler.TurnEnds()
@@ -360,7 +375,7 @@ func (l *Loop) pauseListeners() {
 			_ = l.poller.Modify(s.fd, s.key, false, false)
 		}
 	}
-	l.At(l.now+time.Second, (*listenAgain)(l))
+	l.At(l.now+time.Second, &l.again)
 }
 
 func (l *Loop) resumeListeners() {
@@ -373,11 +388,14 @@ func (l *Loop) resumeListeners() {
 }
 
 // listenAgain ends a rest of the listeners when no connection of ours has closed meanwhile.
-type listenAgain Loop
+type listenAgain struct {
+	Place
+	l *Loop
+}
 
-func (l *listenAgain) Fire(time.Duration) time.Duration {
-	if l.paused {
-		(*Loop)(l).resumeListeners()
+func (a *listenAgain) Fire(time.Duration) time.Duration {
+	if a.l.paused {
+		a.l.resumeListeners()
 	}
 	return 0
 }

@@ -2,14 +2,24 @@ package loop
 
 import "time"
 
-// Timer is something due at a time. Its owner keeps the true deadline: a timer that fires
-// early, because the deadline has moved on since, is set again by its owner. So a keep-alive
-// costs nothing per packet.
+// Timer is something due at a time; it embeds a Place. Its owner keeps the true deadline: a
+// timer that fires early, because the deadline has moved on since, is set again by its owner.
+// So a keep-alive costs nothing per packet.
 type Timer interface {
-	// Fire is called on the loop when the time has come. It returns when to fire next, or a
-	// time not after now to be forgotten.
+	// Fire is called on the loop when the time has come; the timer is not set any more then. It
+	// returns when to fire next, or a time not after now for never.
 	Fire(now time.Duration) (next time.Duration)
+	place() *Place
 }
+
+// Place is where a Timer stands among those of its loop. The zero value is a timer that is not
+// set.
+type Place struct{ i int32 } // index in the heap, counted from 1; 0 = not set
+
+func (p *Place) place() *Place { return p }
+
+// Set says whether the timer is set.
+func (p *Place) Set() bool { return p.i != 0 }
 
 type deadline struct {
 	at time.Duration // since the loop's start, whole seconds
@@ -26,9 +36,33 @@ func roundUp(d time.Duration) time.Duration {
 	return (d + time.Second - 1).Truncate(time.Second)
 }
 
-func (q *timers) add(at time.Duration, t Timer) {
-	q.heap = append(q.heap, deadline{roundUp(at), t})
-	q.up(len(q.heap) - 1)
+// set adds a timer, or moves it if it is set.
+func (q *timers) set(at time.Duration, t Timer) {
+	i := int(t.place().i) - 1
+	if i < 0 {
+		i = len(q.heap)
+		q.heap = append(q.heap, deadline{})
+	}
+	q.put(i, deadline{roundUp(at), t})
+	q.fix(i)
+}
+
+// stop takes a timer out, if it is set.
+func (q *timers) stop(t Timer) {
+	p := t.place()
+	if p.i == 0 {
+		return
+	}
+	i, last := int(p.i)-1, len(q.heap)-1
+	p.i = 0
+	if i < last {
+		q.put(i, q.heap[last])
+	}
+	q.heap[last] = deadline{}
+	q.heap = q.heap[:last]
+	if i < last {
+		q.fix(i)
+	}
 }
 
 // next returns the earliest deadline.
@@ -43,60 +77,36 @@ func (q *timers) next() (time.Duration, bool) {
 func (q *timers) fire(now time.Duration) {
 	for len(q.heap) > 0 && q.heap[0].at <= now {
 		t := q.heap[0].t
-		if next := t.Fire(now); next > now {
-			// Fire may have added timers: find it again only if it is no longer in front.
-			if q.heap[0].t == t {
-				q.heap[0].at = roundUp(next)
-				q.down(0)
-				continue
-			}
-			q.removeFirst(t)
-			q.add(next, t)
-			continue
+		q.stop(t)
+		if next := t.Fire(now); next > now && !t.place().Set() {
+			q.set(next, t)
 		}
-		q.removeFirst(t)
 	}
 }
 
-func (q *timers) removeFirst(t Timer) {
-	i := 0
-	for i < len(q.heap) && q.heap[i].t != t {
-		i++
-	}
-	last := len(q.heap) - 1
-	q.heap[i] = q.heap[last]
-	q.heap[last] = deadline{}
-	q.heap = q.heap[:last]
-	if i < last {
-		q.down(i)
-		q.up(i)
-	}
+// put stores d at i.
+func (q *timers) put(i int, d deadline) {
+	q.heap[i] = d
+	d.t.place().i = int32(i) + 1
 }
 
-func (q *timers) up(i int) {
-	for i > 0 {
-		p := (i - 1) / 2
-		if q.heap[p].at <= q.heap[i].at {
-			return
-		}
-		q.heap[p], q.heap[i] = q.heap[i], q.heap[p]
-		i = p
+// fix moves what stands at i to where it belongs.
+func (q *timers) fix(i int) {
+	d := q.heap[i]
+	for i > 0 && d.at < q.heap[(i-1)/2].at {
+		q.put(i, q.heap[(i-1)/2])
+		i = (i - 1) / 2
 	}
-}
-
-func (q *timers) down(i int) {
 	for {
 		c := 2*i + 1
-		if c >= len(q.heap) {
-			return
-		}
 		if c+1 < len(q.heap) && q.heap[c+1].at < q.heap[c].at {
 			c++
 		}
-		if q.heap[i].at <= q.heap[c].at {
-			return
+		if c >= len(q.heap) || d.at <= q.heap[c].at {
+			break
 		}
-		q.heap[i], q.heap[c] = q.heap[c], q.heap[i]
+		q.put(i, q.heap[c])
 		i = c
 	}
+	q.put(i, d)
 }

@@ -11,6 +11,7 @@ type Incoming struct {
 	ID        packet.ID
 	Committed bool // PUBREC was or may be sent
 	releasing bool // PUBREL seen, on its way to disk
+	here      bool // PUBREL seen on this connection: it is the one that gets the PUBCOMP
 }
 
 // Arrive takes a QoS 2 PUBLISH. It says whether it is new, or else whether its PUBREC may be
@@ -40,28 +41,35 @@ func (s *Session) Forget(id packet.ID) {
 // Pubrel takes the client's PUBREL of an incoming message.
 func (s *Session) Pubrel(id packet.ID) Next {
 	i := s.incomingByID(id)
-	switch {
-	case i < 0:
+	if i < 0 {
 		return UnknownID
+	}
+	in := &s.incoming[i]
+	switch {
+	case !in.Committed:
+		return Early
 	case !s.Durable():
 		s.incoming = slices.Delete(s.incoming, i, i+1)
 		return SendComplete
-	case s.incoming[i].releasing:
+	case in.releasing:
+		in.here = true
 		return Nothing // its PUBCOMP follows the commit
 	}
-	s.incoming[i].releasing = true
+	in.releasing, in.here = true, true
 	return CommitRelease
 }
 
 // Released notes that a PUBREL is on disk: the identifier is free. It says whether the PUBCOMP
-// is to be sent.
+// is to be sent: not if the PUBREL came on an earlier connection, since the client repeats it on
+// this one, and gets its PUBCOMP then. With two of them, the second might end another flow.
 func (s *Session) Released(id packet.ID) bool {
 	i := s.incomingByID(id)
 	if i < 0 {
 		return false
 	}
+	here := s.incoming[i].here
 	s.incoming = slices.Delete(s.incoming, i, i+1)
-	return s.connected
+	return here
 }
 
 // Unreleased takes back a PUBREL that could not be written.

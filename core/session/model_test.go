@@ -1,6 +1,7 @@
 package session
 
 import (
+	"maps"
 	"math/rand/v2"
 	"slices"
 	"testing"
@@ -9,33 +10,69 @@ import (
 	"dunlin/core/packet"
 )
 
-// world is a session with all that belongs to it: a store whose steps take a while, a
-// connection that loses what is on its way when it is cut, and a client that keeps its state.
+// world is a session with all that belongs to it: a store that commits in groups, fails and
+// loses what it had not committed, a connection that loses what is on its way when it is cut,
+// and a client that keeps its state.
 type world struct {
-	t   *testing.T
-	rng *rand.Rand
-	s   *Session
+	t    *testing.T
+	seed uint64
+	rng  *rand.Rand
+	s    *Session
 
-	seq    durable.Seq
-	qos    map[durable.Seq]packet.QoS // of what was published
-	stored []entry                    // what the store has and is not done, in order
-	ops    []func()                   // operations of the store on their way, in order
-	epoch  int                        // counts connections: an answer for an earlier one is stale
+	seq   durable.Seq
+	qos   map[durable.Seq]packet.QoS // of what was published and is on disk
+	mem   stored                     // as the store knows it
+	disk  stored                     // as a crash leaves it
+	txn   []step                     // since the last commit
+	later []func()                   // answers of reads on their way
+	epoch int                        // counts connections: an answer for an earlier one is stale
+
 	toThem []sending
 	toUs   []sending
+	sentAs map[durable.Seq]packet.ID // the identifier with which a message has left
 
 	// The client.
 	receiveMax uint16
 	unacked    int                       // PUBLISH packets that it has not answered
 	delivered  []durable.Seq             // what reached its application, in order
-	known      map[packet.ID]bool        // QoS 2 identifiers between PUBREC and PUBREL
+	known      map[packet.ID]durable.Seq // QoS 2 between PUBREC and PUBREL
 	inUse      map[packet.ID]durable.Seq // identifiers that we use, by the message
+}
+
+// stored is the queue of the session in the store.
+type stored struct {
+	queue    []entry // what is not done, in order
+	outgoing []durable.Outgoing
+}
+
+func (s *stored) clone() stored {
+	return stored{queue: slices.Clone(s.queue), outgoing: slices.Clone(s.outgoing)}
+}
+
+func (s *stored) forget(match func(durable.Outgoing) bool) {
+	s.outgoing = slices.DeleteFunc(s.outgoing, match)
+}
+
+func (s *stored) remove(seq durable.Seq) {
+	s.queue = slices.DeleteFunc(s.queue, func(e entry) bool { return e.seq == seq })
+	s.forget(func(o durable.Outgoing) bool { return !o.Received && o.Seq == seq })
+}
+
+func (s *stored) sent(seq durable.Seq, id packet.ID) {
+	s.forget(func(o durable.Outgoing) bool { return o.ID == id || !o.Received && o.Seq == seq })
+	s.outgoing = append(s.outgoing, durable.Outgoing{ID: id, Seq: seq})
 }
 
 type entry struct {
 	seq durable.Seq
 	qos packet.QoS
-	id  packet.ID
+}
+
+// step is an operation of a transaction: what its completion does, and for a message what takes
+// it back when the commit fails.
+type step struct {
+	done   func(failed bool)
+	revoke func()
 }
 
 type sending struct {
@@ -46,50 +83,68 @@ type sending struct {
 	dup  bool
 }
 
-func (w *world) op(f func()) { w.ops = append(w.ops, f) }
+func (w *world) op(done func(failed bool)) { w.txn = append(w.txn, step{done: done}) }
 
 func (w *world) send(p sending) {
 	if p.kind == packet.PUBLISH {
 		if held, ok := w.inUse[p.id]; ok && held != p.seq {
-			w.t.Fatalf("identifier %d is in use for %d and sent with %d", p.id, held, p.seq)
+			w.t.Fatalf("seed %d: identifier %d is in use for %d and sent with %d", w.seed, p.id, held, p.seq)
 		}
 		w.inUse[p.id] = p.seq
+		if _, before := w.sentAs[p.seq]; before != p.dup {
+			w.t.Fatalf("seed %d: message %d, sent before %v, leaves with DUP %v", w.seed, p.seq, before, p.dup)
+		}
+		w.sentAs[p.seq] = p.id
+		if p.qos == 2 && !slices.Contains(w.disk.outgoing, durable.Outgoing{ID: p.id, Seq: p.seq}) {
+			w.t.Fatalf("seed %d: message %d leaves before its identifier %d is on disk", w.seed, p.seq, p.id)
+		}
 		w.unacked++
 		if w.unacked > int(w.receiveMax) {
-			w.t.Fatalf("%d PUBLISH packets in flight, the client takes %d", w.unacked, w.receiveMax)
+			w.t.Fatalf("seed %d: %d PUBLISH packets in flight, the client takes %d", w.seed, w.unacked, w.receiveMax)
 		}
+	}
+	if p.kind == packet.PUBREL && slices.ContainsFunc(w.disk.outgoing, func(o durable.Outgoing) bool { return o.ID == p.id && !o.Received }) {
+		w.t.Fatalf("seed %d: PUBREL %d leaves before its PUBREC is on disk", w.seed, p.id)
 	}
 	w.toThem = append(w.toThem, p)
 }
 
 func (w *world) publish() {
 	qos := packet.QoS(1 + w.rng.IntN(2))
-	o, id := w.s.Offer()
+	o, id := w.s.Offer(w.rng.IntN(8) > 0)
 	if o == Refuse {
 		return
 	}
 	w.seq++
-	w.qos[w.seq] = qos
 	seq, epoch := w.seq, w.epoch
-	e := entry{seq: seq, qos: qos}
-	if qos == 2 {
-		e.id = id
+	w.mem.queue = append(w.mem.queue, entry{seq: seq, qos: qos})
+	if id != 0 && qos == 2 {
+		w.mem.sent(seq, id)
 	}
 	w.s.Took(seq, qos, id)
-	w.op(func() {
-		w.stored = append(w.stored, e)
-		if id != 0 && qos == 2 && epoch == w.epoch && w.s.Committed(id, seq) {
-			w.send(sending{kind: packet.PUBLISH, id: id, qos: 2, seq: seq})
-		}
+	w.txn = append(w.txn, step{
+		revoke: func() { w.mem.remove(seq) },
+		done: func(failed bool) {
+			switch {
+			case failed && id != 0:
+				w.s.Abort(id, seq)
+				delete(w.inUse, id)
+				w.pump()
+			case failed:
+				w.s.Lost()
+				w.pump()
+			default:
+				w.qos[seq] = qos
+				if id != 0 && qos == 2 && epoch == w.epoch && w.s.Committed(id, seq) {
+					w.send(sending{kind: packet.PUBLISH, id: id, qos: 2, seq: seq})
+				}
+			}
+		},
 	})
 	if id != 0 && qos == 1 {
 		w.send(sending{kind: packet.PUBLISH, id: id, qos: 1, seq: seq})
 	}
 	w.pump()
-}
-
-func (w *world) remove(seq durable.Seq) {
-	w.op(func() { w.stored = slices.DeleteFunc(w.stored, func(e entry) bool { return e.seq == seq }) })
 }
 
 func (w *world) pump() {
@@ -98,11 +153,11 @@ func (w *world) pump() {
 		return
 	}
 	epoch := w.epoch
-	w.op(func() {
+	w.op(func(bool) { // sees everything before it; also when that has failed
 		var batch []entry
 		last, more := after, false
-		for _, e := range w.stored {
-			if e.seq <= after {
+		for _, e := range w.mem.queue {
+			if e.seq <= after || !w.committed(e.seq) {
 				continue
 			}
 			if len(batch) == room {
@@ -111,8 +166,12 @@ func (w *world) pump() {
 			}
 			batch, last = append(batch, e), e.seq
 		}
-		w.op(func() { w.arrived(epoch, batch, last, more) }) // read now, told later
+		w.later = append(w.later, func() { w.arrived(epoch, batch, last, more) })
 	})
+}
+
+func (w *world) committed(seq durable.Seq) bool {
+	return slices.ContainsFunc(w.disk.queue, func(e entry) bool { return e.seq == seq })
 }
 
 func (w *world) arrived(epoch int, batch []entry, last durable.Seq, more bool) {
@@ -121,33 +180,54 @@ func (w *world) arrived(epoch int, batch []entry, last durable.Seq, more bool) {
 	}
 	whole := true
 	for _, e := range batch {
-		if whole = w.s.Room(); !whole {
+		id, what := w.s.Entry(&durable.Entry{Seq: e.seq, QoS: e.qos})
+		if what == Full {
+			whole = false
 			break
 		}
-		fresh := !w.s.Sent(e.seq)
-		id, again, ok := w.s.Entry(&durable.Entry{Seq: e.seq, QoS: e.qos})
-		if !ok {
-			continue
-		}
-		if e.qos == 2 && fresh {
-			w.op(func() {
-				if epoch == w.epoch && w.s.Committed(id, e.seq) {
+		switch what {
+		case Commit:
+			w.mem.sent(e.seq, id)
+			w.op(func(failed bool) {
+				switch {
+				case epoch != w.epoch:
+				case failed:
+					w.cut()
+				case w.s.Committed(id, e.seq):
 					w.send(sending{kind: packet.PUBLISH, id: id, qos: 2, seq: e.seq})
 				}
 			})
-			continue
+		case Send, Resend:
+			w.send(sending{kind: packet.PUBLISH, id: id, qos: e.qos, seq: e.seq, dup: what == Resend})
 		}
-		w.send(sending{kind: packet.PUBLISH, id: id, qos: e.qos, seq: e.seq, dup: again})
 	}
 	w.s.EndRead(last, more, whole)
 	w.pump()
 }
 
-// step of the store.
-func (w *world) commit() {
-	if len(w.ops) > 0 {
-		f := w.ops[0]
-		w.ops = w.ops[1:]
+// commit ends the transaction.
+func (w *world) commit(fail bool) {
+	steps := w.txn
+	w.txn = nil
+	if fail {
+		for _, s := range slices.Backward(steps) {
+			if s.revoke != nil {
+				s.revoke()
+			}
+		}
+	} else {
+		w.disk = w.mem.clone()
+	}
+	for _, s := range steps {
+		s.done(fail)
+	}
+}
+
+// answer lets one read arrive.
+func (w *world) answer() {
+	if len(w.later) > 0 {
+		f := w.later[0]
+		w.later = w.later[1:]
 		f()
 	}
 }
@@ -165,11 +245,13 @@ func (w *world) them() {
 		w.toUs = append(w.toUs, sending{kind: packet.PUBCOMP, id: p.id})
 	case p.qos == 1:
 		w.delivered = append(w.delivered, p.seq)
-		w.toUs = append(w.toUs, sending{kind: packet.PUBACK, id: p.id})
+		w.toUs = append(w.toUs, sending{kind: packet.PUBACK, id: p.id, seq: p.seq})
 	default:
-		if !w.known[p.id] {
-			w.known[p.id] = true
+		if held, ok := w.known[p.id]; !ok {
+			w.known[p.id] = p.seq
 			w.delivered = append(w.delivered, p.seq)
+		} else if held != p.seq {
+			w.t.Fatalf("seed %d: the client holds %d under %d and gets %d: it takes it for a repetition", w.seed, held, p.id, p.seq)
 		}
 		w.toUs = append(w.toUs, sending{kind: packet.PUBREC, id: p.id})
 	}
@@ -184,29 +266,45 @@ func (w *world) us() {
 	w.toUs = w.toUs[1:]
 	switch p.kind {
 	case packet.PUBACK:
+		if held, ok := w.inUse[p.id]; ok && held != p.seq {
+			return // late, and the identifier has another message by now: no client does that
+		}
 		if seq, ok := w.s.Puback(p.id); ok {
 			w.answered(p.id)
-			w.remove(seq)
+			w.mem.remove(seq)
 		}
 	case packet.PUBREC:
 		seq, next := w.s.Pubrec(p.id, false)
 		switch next {
 		case CommitReceived:
-			w.remove(seq)
-			w.op(func() {
-				if w.s.ReceivedCommitted(p.id) {
-					w.send(sending{kind: packet.PUBREL, id: p.id})
-				}
-			})
+			w.received(seq, p.id)
 		case SendRelease, UnknownID:
 			w.send(sending{kind: packet.PUBREL, id: p.id})
 		}
 	case packet.PUBCOMP:
 		if w.s.Pubcomp(p.id) {
 			w.answered(p.id)
+			w.mem.forget(func(o durable.Outgoing) bool { return o.ID == p.id })
 		}
 	}
 	w.pump()
+}
+
+func (w *world) received(seq durable.Seq, id packet.ID) {
+	w.mem.forget(func(o durable.Outgoing) bool { return o.ID == id })
+	w.mem.outgoing = append(w.mem.outgoing, durable.Outgoing{ID: id, Received: true})
+	w.mem.remove(seq)
+	w.op(func(failed bool) {
+		switch {
+		case failed:
+			w.s.Unreceived(id)
+			if w.s.Connected() {
+				w.cut()
+			}
+		case w.s.ReceivedCommitted(id):
+			w.send(sending{kind: packet.PUBREL, id: id})
+		}
+	})
 }
 
 func (w *world) answered(id packet.ID) {
@@ -214,82 +312,141 @@ func (w *world) answered(id packet.ID) {
 	w.unacked = max(0, w.unacked-1)
 }
 
+// cut ends the connection, or begins one.
 func (w *world) cut() {
+	w.epoch++
 	if w.s.Connected() {
-		w.epoch++
 		w.s.Disconnect()
 		w.toThem, w.toUs = nil, nil
 		return
 	}
-	w.epoch++
 	w.unacked = 0
 	w.receiveMax = uint16(1 + w.rng.IntN(8))
+	if w.rng.IntN(2) == 0 { // the client acknowledges what it had from the connection before
+		for _, seq := range w.delivered[max(0, len(w.delivered)-3):] {
+			if id := w.sentAs[seq]; w.qos[seq] == 1 && w.inUse[id] == seq {
+				w.toUs = append(w.toUs, sending{kind: packet.PUBACK, id: id, seq: seq})
+			}
+		}
+	}
+	for id, seq := range w.inUse {
+		if _, begun := w.qos[seq]; !begun && !slices.ContainsFunc(w.mem.queue, func(e entry) bool { return e.seq == seq }) {
+			delete(w.inUse, id) // was never stored, and is forgotten with the connection
+		}
+	}
 	w.s.Connect(w.receiveMax)
-	w.s.Releases(func(id packet.ID) { w.send(sending{kind: packet.PUBREL, id: id}) })
+	w.s.Releases(
+		func(id packet.ID) { w.send(sending{kind: packet.PUBREL, id: id}) },
+		func(id packet.ID) { w.received(0, id) })
 	w.pump()
 }
 
-func (w *world) quiet() bool { return len(w.ops) == 0 && len(w.toThem) == 0 && len(w.toUs) == 0 }
+// crash loses what is not on disk, the connection, and what the session had in memory.
+func (w *world) crash() {
+	if w.s.Connected() {
+		w.cut()
+	}
+	w.epoch++
+	w.txn, w.later = nil, nil
+	w.mem = w.disk.clone()
+	r := &durable.Restored{
+		Session:  durable.Session{Number: 1},
+		Pending:  len(w.mem.queue),
+		Floor:    w.seq,
+		Outgoing: slices.Clone(w.mem.outgoing),
+	}
+	if len(w.mem.queue) > 0 {
+		r.Floor = w.mem.queue[0].seq - 1
+	}
+	w.s = Restore(r, limits)
+	// At QoS 1 identifiers are not stored; at QoS 2 they are, and DUP is set since it may have left.
+	w.inUse = map[packet.ID]durable.Seq{}
+	w.sentAs = map[durable.Seq]packet.ID{}
+	for _, o := range w.mem.outgoing {
+		if !o.Received {
+			w.inUse[o.ID], w.sentAs[o.Seq] = o.Seq, o.ID
+		}
+	}
+}
+
+func (w *world) quiet() bool {
+	return len(w.txn) == 0 && len(w.later) == 0 && len(w.toThem) == 0 && len(w.toUs) == 0
+}
+
+var limits = Limits{Window: 6, MaxQueued: 1000}
 
 func TestEverythingArrivesWhateverHappens(t *testing.T) {
-	for seed := range uint64(3000) {
+	seeds := uint64(6000)
+	if testing.Short() {
+		seeds = 500
+	}
+	for seed := range seeds {
 		w := &world{
-			t: t, rng: rand.New(rand.NewPCG(seed, 1)), s: New(1, Limits{Window: 6, MaxQueued: 1000}),
-			qos: map[durable.Seq]packet.QoS{}, known: map[packet.ID]bool{}, inUse: map[packet.ID]durable.Seq{},
+			t: t, seed: seed, rng: rand.New(rand.NewPCG(seed, 1)), s: New(1, limits),
+			qos: map[durable.Seq]packet.QoS{}, sentAs: map[durable.Seq]packet.ID{},
+			known: map[packet.ID]durable.Seq{}, inUse: map[packet.ID]durable.Seq{},
 		}
 		for range 300 {
 			switch n := w.rng.IntN(100); {
 			case n < 20:
 				w.publish()
+			case n < 37:
+				w.commit(seed%3 == 0 && w.rng.IntN(8) == 0)
 			case n < 50:
-				w.commit()
+				w.answer()
 			case n < 72:
 				w.them()
 			case n < 94:
 				w.us()
 			case n < 97:
 				w.cut()
+			case n < 98 && seed%2 == 0:
+				w.crash()
 			}
 		}
-		if !w.s.Connected() {
-			w.cut()
-		}
 		for range 100_000 {
+			if !w.s.Connected() {
+				w.cut()
+			}
 			if w.quiet() {
 				break
 			}
-			w.commit()
+			w.commit(false)
+			w.answer()
 			w.them()
 			w.us()
 		}
-		if !w.quiet() || len(w.stored) > 0 || w.s.Pending() > 0 || w.s.InFlight() > 0 {
-			t.Fatalf("seed %d: not drained: %d in the store, %d pending, %d in flight", seed, len(w.stored), w.s.Pending(), w.s.InFlight())
+		if !w.quiet() || len(w.mem.queue) > 0 || len(w.mem.outgoing) > 0 || w.s.Pending() > 0 || w.s.InFlight() > 0 {
+			t.Fatalf("seed %d: not drained: %d in the store, %d pending, %d in flight", seed, len(w.mem.queue), w.s.Pending(), w.s.InFlight())
 		}
-		w.check(seed)
+		w.check()
 	}
 }
 
 // check compares what was delivered with what was published: QoS 1 at least once, QoS 2 exactly
 // once, each in order of the first delivery.
-func (w *world) check(seed uint64) {
+func (w *world) check() {
 	times := map[durable.Seq]int{}
 	var last [3]durable.Seq
 	for _, seq := range w.delivered {
-		qos := w.qos[seq]
+		qos, ok := w.qos[seq]
+		if !ok {
+			continue // sent at QoS 1 before its commit, which failed
+		}
 		if times[seq]++; times[seq] > 1 {
 			if qos == 2 {
-				w.t.Fatalf("seed %d: QoS 2 message %d is delivered %d times", seed, seq, times[seq])
+				w.t.Fatalf("seed %d: QoS 2 message %d is delivered %d times", w.seed, seq, times[seq])
 			}
 			continue
 		}
 		if seq < last[qos] {
-			w.t.Fatalf("seed %d: QoS %d message %d comes after %d", seed, qos, seq, last[qos])
+			w.t.Fatalf("seed %d: QoS %d message %d comes after %d", w.seed, qos, seq, last[qos])
 		}
 		last[qos] = seq
 	}
-	for seq := range w.qos {
+	for _, seq := range slices.Sorted(maps.Keys(w.qos)) {
 		if times[seq] == 0 {
-			w.t.Fatalf("seed %d: message %d is lost", seed, seq)
+			w.t.Fatalf("seed %d: message %d is lost", w.seed, seq)
 		}
 	}
 }

@@ -18,16 +18,22 @@ const (
 	Refuse                     // the queue is full: count it as dropped
 )
 
-// Offer asks what happens to a message of QoS 1 or 2. For SendNow it returns the identifier;
-// the caller then calls Took with the message's number.
-func (s *Session) Offer() (Offered, packet.ID) {
+// Offer asks what happens to a message of QoS 1 or 2; ready says that the connection takes more
+// output now. For SendNow it returns the identifier; the caller then calls Took with the
+// message's number.
+func (s *Session) Offer(ready bool) (Offered, packet.ID) {
 	if s.Pending() >= s.limits.MaxQueued {
 		return Refuse, 0
 	}
-	if !s.connected || !s.live || s.outstanding >= s.window || len(s.queue) > 0 {
+	if !ready || !s.connected || !s.live || s.room() <= 0 || len(s.queue) > 0 {
 		return Wait, 0
 	}
 	return SendNow, s.takeID()
+}
+
+// room is how many messages that were never sent may be sent now.
+func (s *Session) room() int {
+	return min(s.window-s.outstanding, s.limits.identifiers()-len(s.flight))
 }
 
 // Took notes that a message was appended for a durable session. id is what Offer answered, 0
@@ -65,7 +71,7 @@ func (s *Session) Enqueue(q Queued) { s.queue = append(s.queue, q) }
 
 // Dequeue takes the next message that waits in memory, if the window has room.
 func (s *Session) Dequeue() (q Queued, id packet.ID, ok bool) {
-	if len(s.queue) == 0 || s.outstanding >= s.window {
+	if len(s.queue) == 0 || s.room() <= 0 {
 		return q, 0, false
 	}
 	q = s.queue[0]
@@ -85,43 +91,76 @@ func (s *Session) NextRead() (after durable.Seq, room int, ok bool) {
 	if !s.connected || s.live || s.reading || !s.Durable() || room <= 0 || 2*room < s.window {
 		return 0, 0, false
 	}
+	if room = min(room, max(s.room(), s.unsent())); room <= 0 {
+		return 0, 0, false
+	}
 	s.reading = true
 	s.mark = s.appended
 	return s.readTo, room, true
 }
 
-// Entry takes one entry that was read. again means that it was sent on an earlier connection
-// and keeps its identifier: send it with DUP set. Otherwise the caller sends it as new: at QoS
-// 1 at once, at QoS 2 after the identifier is on disk and Committed was called. ok is false if
-// there is nothing to send: it is past PUBREC, or the window has no room, and then the entry
-// and those behind it are read again later.
-func (s *Session) Entry(e *durable.Entry) (id packet.ID, again, ok bool) {
-	if s.outstanding >= s.window {
-		return 0, false, false
+// unsent is how many messages are in flight from earlier connections and not sent on this one.
+func (s *Session) unsent() (n int) {
+	for i := range s.flight {
+		if f := &s.flight[i]; !f.here && f.unacknowledged() {
+			n++
+		}
+	}
+	return n
+}
+
+// Deliver is what to do with an entry that was read.
+type Deliver int
+
+// What Entry answers.
+const (
+	Ignore Deliver = iota // it is on its way on this connection, or past PUBREC
+	Full                  // the window has no room: it and those behind it are read again later
+	Send                  // send it
+	Resend                // send it with DUP set: it may have left on an earlier connection
+	Commit                // QoS 2: write its identifier down, call Committed, then send it
+)
+
+// Entry takes one entry that was read, in order.
+func (s *Session) Entry(e *durable.Entry) (packet.ID, Deliver) {
+	if slices.Contains(s.late, e.Seq) {
+		s.readTo = e.Seq
+		return 0, Ignore
 	}
 	if i := s.bySeq(e.Seq); i >= 0 {
 		f := &s.flight[i]
-		s.readTo = e.Seq
-		if f.here || !f.unacknowledged() {
-			return 0, false, false
+		switch {
+		case f.here || !f.unacknowledged():
+			s.readTo = e.Seq
+			return 0, Ignore
+		case s.outstanding >= s.window:
+			return 0, Full
 		}
+		s.readTo = e.Seq
 		f.here = true
 		s.outstanding++
-		again = f.state == sent
-		f.state = sent
-		return f.ID, again, true
+		if f.state == committing {
+			return f.ID, Commit
+		}
+		return f.ID, Resend
+	}
+	if s.room() <= 0 {
+		return 0, Full
 	}
 	s.readTo = e.Seq
-	id = s.takeID()
+	id := s.takeID()
 	s.push(Outgoing{Seq: e.Seq, ID: id, QoS: e.QoS, state: firstState(e.QoS), here: true})
-	return id, false, true
+	if e.QoS == 2 {
+		return id, Commit
+	}
+	return id, Send
 }
 
-// Sent says whether an entry is in flight already: on this connection or an earlier one.
-func (s *Session) Sent(seq durable.Seq) bool { return s.bySeq(seq) >= 0 }
-
-// Room says whether the window takes another PUBLISH.
-func (s *Session) Room() bool { return s.outstanding < s.window }
+// Begun says whether an entry is in flight, on this connection or from an earlier one: then it
+// neither expires nor is it denied any more.
+func (s *Session) Begun(seq durable.Seq) bool {
+	return s.bySeq(seq) >= 0 || slices.Contains(s.late, seq)
+}
 
 // Skip notes that an entry was read and is done without having been sent.
 func (s *Session) Skip(seq durable.Seq) {
@@ -130,21 +169,31 @@ func (s *Session) Skip(seq durable.Seq) {
 }
 
 // EndRead takes the end of a read: last is how far it went, more whether the store has entries
-// behind it.
+// behind it. whole is false if Entry said Full: what was not taken is read again.
 func (s *Session) EndRead(last durable.Seq, more, whole bool) {
-	s.reading = false
+	s.reading, s.late = false, nil
 	if !whole {
-		return // the window filled up: what was not taken is read again
+		return
 	}
 	s.readTo = max(s.readTo, last)
 	// A read sees everything that was appended before it was asked for.
 	if !more && (s.appended == s.mark || s.readTo >= s.appended) {
 		s.live = true
+		s.settle()
 	}
 }
 
-// Reading says whether the answer of a read is awaited.
-func (s *Session) Reading() bool { return s.reading }
+// settle compares with the store when everything that it has was seen: what was in flight on an
+// earlier connection and did not come again, and what waited and did not come, is damaged there.
+func (s *Session) settle() {
+	s.flight = slices.DeleteFunc(s.flight, func(f Outgoing) bool { return !f.here && f.unacknowledged() })
+	s.pending = 0
+	for i := range s.flight {
+		if s.flight[i].unacknowledged() {
+			s.pending++
+		}
+	}
+}
 
 // Committed notes that the identifier of a QoS 2 message is on disk. It says whether the
 // PUBLISH is to be sent on this connection now.
@@ -176,7 +225,7 @@ func (s *Session) Pubrec(id packet.ID, refused bool) (seq durable.Seq, next Next
 	}
 	f := &s.flight[i]
 	switch {
-	case refused:
+	case refused && f.state == sent:
 		return s.finish(i), Finished
 	case f.state == received:
 		return 0, Nothing // its PUBREL follows the commit
@@ -185,9 +234,10 @@ func (s *Session) Pubrec(id packet.ID, refused bool) (seq durable.Seq, next Next
 	case !s.Durable():
 		f.state = released
 		return 0, SendRelease
+	case f.state == sent:
+		s.acknowledged(f)
 	}
 	f.state = received
-	s.done(1)
 	return f.Seq, CommitReceived
 }
 
@@ -203,6 +253,7 @@ const (
 	CommitReceived      // write it down, then call ReceivedCommitted
 	CommitRelease       // write it down, then call Released
 	SendComplete        // send PUBCOMP
+	Early               // PUBREL before PUBREC: the client breaks the protocol
 )
 
 // ReceivedCommitted notes that a PUBREC is on disk. It says whether the PUBREL is to be sent.
@@ -213,6 +264,13 @@ func (s *Session) ReceivedCommitted(id packet.ID) bool {
 	}
 	s.flight[i].state = released
 	return s.connected
+}
+
+// Unreceived notes that a PUBREC could not be written: the next connection tries again.
+func (s *Session) Unreceived(id packet.ID) {
+	if i := s.byID(id); i >= 0 && s.flight[i].state == received {
+		s.flight[i].state = unsaved
+	}
 }
 
 // Pubcomp ends a QoS 2 flow; false if there is no such flow.
@@ -234,10 +292,17 @@ func (s *Session) Drop(id packet.ID) (seq durable.Seq, ok bool) {
 	return s.finish(i), true
 }
 
-// Abort takes back a message that was offered and could not be stored or sent.
-func (s *Session) Abort(id packet.ID) {
-	if i := s.byID(id); i >= 0 {
+// Abort takes back a message that got an identifier and could not be stored. At QoS 1 it has been
+// sent: the client may acknowledge it on this connection, with which it is forgotten.
+func (s *Session) Abort(id packet.ID, seq durable.Seq) {
+	i := s.byID(id)
+	switch {
+	case i < 0 || s.flight[i].Seq != seq:
+	case s.flight[i].state == committing:
 		s.finish(i)
+	case s.flight[i].state == sent:
+		s.flight[i].Seq = 0
+		s.done(1)
 	}
 }
 
@@ -250,13 +315,22 @@ func (s *Session) finish(i int) durable.Seq {
 		s.outstanding--
 	}
 	if f.unacknowledged() {
-		s.done(1)
+		s.acknowledged(&f)
 	}
 	s.flight = slices.Delete(s.flight, i, i+1)
 	if len(s.flight) == 0 && cap(s.flight) > smallFlight {
 		s.flight = nil
 	}
 	return f.Seq
+}
+
+// acknowledged notes that a message is done. What the client acknowledges of an earlier connection
+// may be among the entries of a read that is under way.
+func (s *Session) acknowledged(f *Outgoing) {
+	s.done(1)
+	if s.reading && f.Seq > s.readTo {
+		s.late = append(s.late, f.Seq)
+	}
 }
 
 // smallFlight is the capacity that an idle session may keep: one entry is 16 bytes.

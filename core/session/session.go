@@ -1,6 +1,9 @@
 package session
 
 import (
+	"math"
+	"slices"
+
 	"dunlin/core/durable"
 	"dunlin/core/message"
 	"dunlin/core/packet"
@@ -11,6 +14,11 @@ type Limits struct {
 	Window    int // PUBLISH packets in flight to the client, 1 to 65,535
 	MaxQueued int // messages that wait, in flight included
 }
+
+// identifiers is how many may be in use. There can be more of them than the window allows: those
+// of earlier connections whose PUBCOMP is missing. A client that never sends it gets nothing more
+// at last, instead of taking them all.
+func (l *Limits) identifiers() int { return min(2*l.Window, math.MaxUint16) }
 
 // Session is the Session State of one client. The zero value is not usable: call New.
 type Session struct {
@@ -27,10 +35,11 @@ type Session struct {
 	queue       []Queued // what waits, of a session without a number
 	pending     int      // messages appended and not done, durable only
 	live        bool
-	reading     bool        // a read of the store is under way
-	readTo      durable.Seq // everything up to it has been sent or is done
-	appended    durable.Seq // the newest message appended
-	mark        durable.Seq // appended when the read under way was asked for
+	reading     bool          // a read of the store is under way
+	readTo      durable.Seq   // everything up to it has been sent or is done
+	appended    durable.Seq   // the newest message appended
+	mark        durable.Seq   // appended when the read under way was asked for
+	late        []durable.Seq // what was done since then and may be among its entries
 
 	// From the client.
 	incoming []Incoming
@@ -42,7 +51,7 @@ type Outgoing struct {
 	ID    packet.ID
 	QoS   packet.QoS
 	state state
-	here  bool // sent on this connection, so that it counts against the window
+	here  bool // on its way on this connection, so that it counts against the window
 }
 
 // unacknowledged says that the message itself is still in the store.
@@ -54,6 +63,7 @@ const (
 	committing state = iota + 1 // QoS 2: identifier on its way to disk, PUBLISH not sent
 	sent                        // PUBLISH sent at least once
 	received                    // PUBREC seen, on its way to disk
+	unsaved                     // PUBREC seen, and the disk has failed: to be written again
 	released                    // PUBREL sent
 )
 
@@ -116,6 +126,7 @@ func (s *Session) Connect(receiveMaximum uint16) {
 	s.outstanding = 0
 	s.mark = 0
 	first := durable.Seq(0)
+	s.flight = slices.DeleteFunc(s.flight, func(f Outgoing) bool { return f.Seq == 0 && f.state < received })
 	for i := range s.flight {
 		f := &s.flight[i]
 		f.here = false
@@ -128,24 +139,31 @@ func (s *Session) Connect(receiveMaximum uint16) {
 		s.readTo = min(s.readTo, first-1)
 	}
 	// A read that the last connection asked for must not count as this one's.
-	s.reading = false
+	s.reading, s.late = false, nil
 }
 
 // Disconnect ends the connection. What the client had sent at QoS 2 stays known.
 func (s *Session) Disconnect() {
 	s.connected = false
 	s.reading = false
+	for i := range s.incoming {
+		s.incoming[i].here = false
+	}
 }
 
 // Connected says whether a connection has the session.
 func (s *Session) Connected() bool { return s.connected }
 
-// Releases calls f for each identifier whose PUBREL must be sent again, in order
-// [MQTT-4.6.0-4].
-func (s *Session) Releases(f func(packet.ID)) {
+// Releases calls release for each identifier whose PUBREL must be sent again, in order
+// [MQTT-4.6.0-4], and save for those whose PUBREC has to be written down before.
+func (s *Session) Releases(release, save func(packet.ID)) {
 	for i := range s.flight {
-		if s.flight[i].state == released {
-			f(s.flight[i].ID)
+		switch f := &s.flight[i]; f.state {
+		case released:
+			release(f.ID)
+		case unsaved:
+			f.state = received
+			save(f.ID)
 		}
 	}
 }

@@ -258,3 +258,12 @@ func Write(fd int, b []byte) (int, error) {
 		}
 	}
 }
+
+// Unread returns how many bytes a socket holds that were not read yet, 0 if it cannot tell.
+func Unread(fd int) int {
+	n, err := unix.IoctlGetInt(fd, unix.TIOCINQ)
+	if err != nil {
+		return 0
+	}
+	return n
+}

@@ -1,0 +1,103 @@
+package broker
+
+import (
+	"slices"
+
+	"dunlin/core/message"
+	"dunlin/core/packet"
+)
+
+// greeting is a subscription that is to get the retained messages (MQTT5 §3.3.1.3).
+type greeting struct {
+	filter  string
+	qos     packet.QoS
+	noLocal bool
+	subID   uint32
+
+	begun    bool
+	messages []*message.Message // still to be sent, since it began
+}
+
+// addGreeting adds a greeting. One for the same filter begins anew: there is one for each
+// subscription at most.
+func (m *member) addGreeting(g greeting) {
+	m.dropGreeting(g.filter)
+	m.greetings = append(m.greetings, g)
+}
+
+func (m *member) dropGreeting(filter string) {
+	m.greetings = slices.DeleteFunc(m.greetings, func(g greeting) bool { return g.filter == filter })
+	if len(m.greetings) == 0 {
+		m.greetings = nil
+	}
+}
+
+// greet sends retained messages to a session as far as it takes them now: while its output and
+// its queue are short and the disk keeps up. However many there are, none is dropped for a bound.
+func (b *Broker) greet(m *member) {
+	for len(m.greetings) > 0 {
+		g := &m.greetings[0]
+		if !g.begun {
+			g.begun = true
+			b.retained.Match(g.filter, func(msg *message.Message) bool {
+				g.messages = append(g.messages, msg)
+				return true
+			})
+		}
+		for len(g.messages) > 0 {
+			if !b.greetable(m, g.qos) {
+				return
+			}
+			// What has been published since was delivered as it came, and is newer.
+			msg := b.retained.Get(g.messages[0].Topic)
+			g.messages = g.messages[1:]
+			if msg != nil && !b.expired(msg) && !(g.noLocal && msg.Publisher == m.clientID) {
+				b.sendRetained(m, msg, g)
+			}
+		}
+		m.greetings = slices.Delete(m.greetings, 0, 1)
+	}
+	m.greetings = nil
+}
+
+// greetable says whether a session takes a retained message now. If not, what makes it so calls
+// greet: its output, an acknowledgement, or the disk.
+func (b *Broker) greetable(m *member, qos packet.QoS) bool {
+	switch {
+	case !m.online() || !b.ready(m):
+		return false
+	case qos == 0:
+		return true
+	case m.state.Pending() >= b.limits.MaxInFlight:
+		return false
+	case m.state.Durable() && b.undecided >= maxUndecided:
+		if !m.greeter {
+			m.greeter = true
+			b.greeters = append(b.greeters, m)
+		}
+		return false
+	}
+	return true
+}
+
+// sendRetained takes one retained message to one session, in the way of any other message.
+func (b *Broker) sendRetained(m *member, msg *message.Message, g *greeting) {
+	pub := publication{Publish: packetOf(msg), topic: msg.Topic, publisher: msg.Publisher, source: msg.Source, msg: msg}
+	if pub.HasExpiry {
+		pub.Expiry = b.remaining(msg)
+	}
+	b.variants.reset()
+	b.targets, b.handed, b.durables = b.targets[:0], b.handed[:0], b.durables[:0]
+	var ids []uint32
+	if g.subID != 0 {
+		ids = []uint32{g.subID}
+	}
+	b.offer(&pub, m, min(pub.QoS, g.qos), true, ids) // [MQTT-3.3.1-8]
+	if len(b.targets) > 0 {
+		pub.Retain = false // it is retained already: this is for the one session
+		op := b.publishing()
+		b.hand(&pub, op)
+		op.msg = pub.msg
+		b.begin(op, true)
+	}
+}

@@ -1,0 +1,131 @@
+package session
+
+import (
+	"testing"
+
+	"dunlin/core/durable"
+	"dunlin/core/packet"
+)
+
+func TestIdentifiersGoAroundWithoutThoseInUse(t *testing.T) { // [MQTT-2.2.1-3]
+	s := New(0, Limits{Window: 10, MaxQueued: 100})
+	s.Connect(65535)
+	held := map[packet.ID]bool{}
+	for i := range 3 * 65535 {
+		o, id := s.Offer(true)
+		if o != SendNow || id == 0 || held[id] {
+			t.Fatalf("message %d: got %v with identifier %d", i, o, id)
+		}
+		s.Sending(1, id)
+		if i < 5 { // these are never acknowledged
+			held[id] = true
+			continue
+		}
+		if _, ok := s.Puback(id); !ok {
+			t.Fatalf("identifier %d is not in flight", id)
+		}
+	}
+}
+
+func TestClientThatNeverCompletesGetsNothingMore(t *testing.T) {
+	s := New(1, Limits{Window: 4, MaxQueued: 1000})
+	sent := 0
+	var seq durable.Seq
+	for range 10 {
+		s.Connect(65535)
+		for {
+			o, id := s.Offer(true)
+			if o != SendNow {
+				break
+			}
+			seq++
+			sent++
+			s.Took(seq, 2, id)
+			s.Committed(id, seq)
+			if _, next := s.Pubrec(id, false); next != CommitReceived {
+				t.Fatalf("PUBREC %d: got %v", id, next)
+			}
+			s.ReceivedCommitted(id)
+		}
+		s.Disconnect()
+	}
+	if sent != 8 || s.InFlight() != 8 {
+		t.Errorf("%d messages were sent, %d identifiers are in use; want twice the window", sent, s.InFlight())
+	}
+	s.Connect(65535)
+	s.Pubcomp(1)
+	if o, id := s.Offer(true); o != SendNow || id == 1 || id == 0 {
+		t.Errorf("after a PUBCOMP: got %v with identifier %d", o, id)
+	}
+}
+
+func TestPubrelBeforePubrecIsNoted(t *testing.T) {
+	s := New(1, Limits{Window: 4, MaxQueued: 10})
+	s.Connect(65535)
+	s.Arrive(5)
+	if next := s.Pubrel(5); next != Early {
+		t.Errorf("got %v, want Early", next)
+	}
+	s.Accepted(5)
+	if next := s.Pubrel(5); next != CommitRelease {
+		t.Errorf("got %v, want CommitRelease", next)
+	}
+}
+
+func TestPubcompAnswersThePubrelOfItsOwnConnection(t *testing.T) {
+	for _, tt := range []struct {
+		name     string
+		repeated bool
+	}{{"the client has not repeated its PUBREL yet", false}, {"it has", true}} {
+		t.Run(tt.name, func(t *testing.T) {
+			s := New(1, Limits{Window: 4, MaxQueued: 10})
+			s.Connect(65535)
+			s.Arrive(5)
+			s.Accepted(5)
+			s.Pubrel(5)
+			s.Disconnect()
+			s.Connect(65535)
+			if tt.repeated {
+				if next := s.Pubrel(5); next != Nothing {
+					t.Fatalf("got %v", next)
+				}
+			}
+			if got := s.Released(5); got != tt.repeated {
+				t.Errorf("PUBCOMP sent: %v", got)
+			}
+			if next := s.Pubrel(5); next != UnknownID {
+				t.Errorf("a later PUBREL: got %v", next)
+			}
+		})
+	}
+}
+
+func TestWhatTheStoreHasLostIsNotWaitedFor(t *testing.T) {
+	s := New(1, Limits{Window: 4, MaxQueued: 10})
+	s.Connect(65535)
+	for seq := durable.Seq(1); seq <= 6; seq++ {
+		_, id := s.Offer(true)
+		s.Took(seq, 1, id) // four in flight, two wait
+	}
+	s.Disconnect()
+	s.Connect(65535)
+	after, _, ok := s.NextRead()
+	if !ok || after != 0 {
+		t.Fatalf("read behind %d, %v", after, ok)
+	}
+	id, what := s.Entry(&durable.Entry{Seq: 2, QoS: 1}) // the others are damaged
+	if what != Resend {
+		t.Fatalf("got %v", what)
+	}
+	s.EndRead(6, false, true)
+	if s.Pending() != 1 || s.InFlight() != 1 {
+		t.Errorf("%d pending, %d in flight, want one", s.Pending(), s.InFlight())
+	}
+	s.Puback(id)
+	if s.Pending() != 0 {
+		t.Errorf("%d pending", s.Pending())
+	}
+	if o, _ := s.Offer(true); o != SendNow {
+		t.Errorf("got %v: the session is not live again", o)
+	}
+}
