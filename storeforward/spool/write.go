@@ -191,7 +191,8 @@ func sweep(messages *bbolt.Bucket, next *state, d *delta) error {
 	}
 	c := messages.Cursor()
 	for range maxSweep {
-		k, _ := c.First()
+		// Not First and Next: they would walk over all the pages that are empty by now.
+		k, _ := c.Seek(key(d.swept + 1))
 		if len(k) != 8 || Seq(binary.BigEndian.Uint64(k)) > next.floor {
 			d.swept = next.floor
 			return nil

@@ -36,6 +36,9 @@ type Events interface {
 	// Incoming at QoS 1 comes at most four times Options.ReceiveMaximum times without Ack; then
 	// the connection reads no further.
 	Incoming(Incoming)
+	// Idle is called when all that has arrived was reported, before the connection waits for
+	// more: the moment to act on a batch.
+	Idle()
 	// Lost is called once when the connection has ended by itself. Close is to be called then.
 	Lost(error)
 }
@@ -93,7 +96,7 @@ func Dial(ctx context.Context, o Options, events Events) (*Conn, forward.Link, e
 		return nil, none, err
 	}
 	c := &Conn{
-		o: o, link: newLink(raw, o.MaxPacketSize, o.Timeout), events: events, pinger: paho.NewDefaultPinger(),
+		o: o, link: newLink(raw, o.MaxPacketSize, o.Timeout, events.Idle), events: events, pinger: paho.NewDefaultPinger(),
 		room: make(chan struct{}, 1), sent: make(map[uint16]sending), waiting: make(map[uint16]chan<- packets.ControlPacket),
 	}
 	c.client = paho.NewClient(paho.ClientConfig{
@@ -279,6 +282,7 @@ func (c *Conn) Send(m forward.Message, expiry uint32) error {
 	if c.limit > 0 && c.tooLarge(&p, len(m.Body.Properties)) {
 		if m.QoS > 0 {
 			c.events.Outcome(forward.Outcome{Seq: m.Seq, Verdict: forward.Refused, Code: 0x95})
+			c.events.Idle()
 		}
 		return nil
 	}

@@ -3,6 +3,7 @@ package mqtt
 import (
 	"bufio"
 	"fmt"
+	"io"
 	"net"
 	"sync"
 	"time"
@@ -30,8 +31,20 @@ type link struct {
 	err     error         // why the link was closed by us
 }
 
-func newLink(c net.Conn, maxPacket uint32, timeout time.Duration) *link {
-	return &link{Conn: c, in: bufio.NewReaderSize(c, readBuffer), maxPacket: maxPacket, timeout: timeout, closed: make(chan struct{})}
+// newLink wraps c. idle is called before each read that may wait.
+func newLink(c net.Conn, maxPacket uint32, timeout time.Duration, idle func()) *link {
+	return &link{Conn: c, in: bufio.NewReaderSize(announced{c, idle}, readBuffer), maxPacket: maxPacket, timeout: timeout, closed: make(chan struct{})}
+}
+
+// announced is a reader that says before each read that everything so far was dealt with.
+type announced struct {
+	r    io.Reader
+	idle func()
+}
+
+func (a announced) Read(p []byte) (int, error) {
+	a.idle()
+	return a.r.Read(p)
 }
 
 // Close closes the connection below.

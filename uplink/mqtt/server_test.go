@@ -158,6 +158,7 @@ func newLog() *log {
 func (l *log) Outcome(o forward.Outcome) { l.outcomes <- o }
 func (l *log) Incoming(m Incoming)       { l.incoming <- m }
 func (l *log) Subscribed()               { l.subscribed <- true }
+func (l *log) Idle()                     {}
 func (l *log) Lost(err error)            { l.lost <- err }
 
 func get[T any](t *testing.T, c <-chan T) (v T) {

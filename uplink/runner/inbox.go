@@ -64,10 +64,24 @@ type inbox struct {
 func newInbox() *inbox { return &inbox{wake: make(chan struct{}, 1)} }
 
 func (b *inbox) post(e event) {
+	b.add(e)
+	b.ring()
+}
+
+// add is post without a wake-up.
+func (b *inbox) add(e event) {
 	b.mu.Lock()
 	b.events = append(b.events, e)
 	b.mu.Unlock()
-	b.ring()
+}
+
+func (b *inbox) ringIfAny() {
+	b.mu.Lock()
+	n := len(b.events)
+	b.mu.Unlock()
+	if n > 0 {
+		b.ring()
+	}
 }
 
 func (b *inbox) ring() {
@@ -138,9 +152,12 @@ type connEvents struct {
 	dial uint64
 }
 
+// Outcome waits for Idle, so that a batch of acknowledgements is answered by a batch of messages.
 func (c connEvents) Outcome(o forward.Outcome) {
-	c.u.inbox.post(event{kind: eventOutcome, dial: c.dial, outcome: o})
+	c.u.inbox.add(event{kind: eventOutcome, dial: c.dial, outcome: o})
 }
+
+func (c connEvents) Idle() { c.u.inbox.ringIfAny() }
 
 func (c connEvents) Incoming(m mqtt.Incoming) {
 	if !c.u.inbox.postIncoming(c.dial, m) {
