@@ -78,7 +78,7 @@ func boot(t *testing.T, deb, script string) (out, journal string) {
 		t.Fatal(err)
 	}
 
-	ctx, cancel := context.WithTimeout(t.Context(), 5*time.Minute) // only against a hang
+	ctx, cancel := context.WithTimeout(t.Context(), 10*time.Minute) // only against a hang
 	defer cancel()
 	// --register=no: there is no systemd on the machine that could know of containers.
 	cmd := exec.CommandContext(ctx, "systemd-nspawn", "--quiet", "--register=no", "--keep-unit", "--directory="+root,

@@ -39,7 +39,7 @@ state() { systemctl show dunlin -p ActiveState -p SubState -p Result -p NRestart
 pid() { systemctl show -P MainPID dunlin; }
 running() { [ "$(pid)" != 0 ] || end; }
 # The answer of the broker to a client: a retained message that was acknowledged at the first step.
-kept() { echo "kept=$(timeout 20 dunlin sub -h 127.0.0.1 -t kept -q 1 -C 1)"; }
+kept() { echo "kept=$(timeout 60 dunlin sub -h 127.0.0.1 -t kept -q 1 -C 1)"; }
 
 step install
 dpkg -i dunlin.deb >dpkg.log 2>&1 || cat dpkg.log
@@ -51,7 +51,7 @@ echo "user=$(stat -c %U "/proc/$(pid)")"
 echo "data=$(stat -c '%U:%G %a' /var/lib/dunlin)"
 echo "run=$(stat -c '%U:%G %a' /run/dunlin)"
 grep -E '^(CapEff|NoNewPrivs|Seccomp):' "/proc/$(pid)/status" | tr -d '\t ' | tr : =
-timeout 20 dunlin pub -h 127.0.0.1 -t kept -q 1 -r -m here
+timeout 60 dunlin pub -h 127.0.0.1 -t kept -q 1 -r -m here
 echo "published=$?"
 kept
 
@@ -71,7 +71,7 @@ kept
 step kill
 running
 kill -9 "$(pid)"
-wait_for 30 restarted 2
+wait_for 60 restarted 2
 state
 kept
 
@@ -93,8 +93,8 @@ ExecStart=/usr/bin/dunlin serve --config /etc/dunlin/dunlin.yaml --set auth.pass
 EOF
 systemctl daemon-reload
 systemctl restart dunlin
-echo "nobody=$(timeout 20 dunlin sub -h 127.0.0.1 -t kept -q 1 -C 1 2>/dev/null)"
-echo "alice=$(timeout 20 dunlin sub -h 127.0.0.1 -u alice -P secret -t kept -q 1 -C 1)"
+echo "nobody=$(timeout 60 dunlin sub -h 127.0.0.1 -t kept -q 1 -C 1 2>/dev/null)"
+echo "alice=$(timeout 60 dunlin sub -h 127.0.0.1 -u alice -P secret -t kept -q 1 -C 1)"
 rm -r /etc/systemd/system/dunlin.service.d
 systemctl daemon-reload
 systemctl restart dunlin
