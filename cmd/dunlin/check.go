@@ -106,7 +106,7 @@ func summary(file string, cfg *config.Config, users *auth.PasswordFile) []byte {
 	line("data", "%s", cfg.Data)
 	for _, l := range cfg.Listeners {
 		line("listener", "%s, %s", l.Address, map[bool]string{
-			true: "user names optional", false: "password needed",
+			true: "no password needed", false: "password needed",
 		}[cfg.AllowsAnonymous(l)])
 	}
 	if users == nil {

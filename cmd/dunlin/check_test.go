@@ -40,7 +40,7 @@ uplinks:
 	dunlin(t, "", "check", file).check(t, 0, file+`: ok
   data      /var/lib/dunlin
   listener  127.0.0.1:1883, password needed
-  listener  0.0.0.0:1884, user names optional
+  listener  0.0.0.0:1884, no password needed
   users     1 in `+passwords+`
   access    rules for ghost, meter
   uplink    cloud to mqtt://broker.example.com:1883, 1 rule up, 0 rules down

@@ -19,7 +19,7 @@ func lockData(folder string) (unlock func(), err error) {
 	path := filepath.Join(folder, "lock")
 	f, err := os.OpenFile(path, os.O_CREATE|os.O_RDWR, 0o600)
 	if err != nil {
-		return nil, fmt.Errorf("data folder: %w", err)
+		return nil, fmt.Errorf("data folder: %w; user %d must be able to write to the folder, or choose another with --data or the data setting", err, os.Geteuid())
 	}
 	if err := unix.Flock(int(f.Fd()), unix.LOCK_EX|unix.LOCK_NB); err != nil {
 		defer f.Close()

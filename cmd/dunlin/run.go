@@ -12,6 +12,8 @@ import (
 	"sync"
 	"time"
 
+	"golang.org/x/sys/unix"
+
 	"dunlin/cmd/dunlin/config"
 	"dunlin/core/access"
 	"dunlin/core/auth"
@@ -219,7 +221,7 @@ func open(l config.Listener) (net.Listener, error) {
 	}
 	ln, err := net.Listen(network, address)
 	if err != nil {
-		return nil, fmt.Errorf("listener %s: %w; is another broker running there?", l.Address, err)
+		return nil, fmt.Errorf("listener %s: %w; %s", l.Address, err, listenRemedy(network, err))
 	}
 	if network == "unix" {
 		if err := os.Chmod(address, socketMode); err != nil {
@@ -227,6 +229,21 @@ func open(l config.Listener) (net.Listener, error) {
 		}
 	}
 	return ln, nil
+}
+
+// listenRemedy says what to do about an address that cannot be listened on.
+func listenRemedy(network string, err error) string {
+	switch {
+	case errors.Is(err, unix.EADDRINUSE):
+		return "is another broker running there?"
+	case errors.Is(err, unix.EADDRNOTAVAIL):
+		return "this machine does not have that address (now)"
+	case network == "unix":
+		return "the folder of the socket must exist, and the broker must be allowed to write to it"
+	case errors.Is(err, unix.EACCES):
+		return "ports below 1024 need CAP_NET_BIND_SERVICE; choose another"
+	}
+	return "choose another address"
 }
 
 // removeStale removes the socket of a process that is gone.

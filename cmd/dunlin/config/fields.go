@@ -236,7 +236,8 @@ func (d *decoder) template(n *yaml.Node, dst *string) {
 		return // reported
 	}
 	if _, err := access.New(access.Options{Everyone: access.Rules{Publish: []string{*dst}}}); err != nil {
-		d.fail(n, "%v", err)
+		// The place is told already, and it is not always "everyone".
+		d.fail(n, "%s", strings.TrimPrefix(err.Error(), "access: everyone: publish: "))
 	}
 }
 
