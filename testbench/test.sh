@@ -11,7 +11,7 @@
 #	          packages, and the service in a booted container. Without the race detector, which
 #	          would slow down the load and falsify what is measured
 #	peers     the same binary and clients of other projects, in a module of their own
-#	arm64     unit tests of the packages without sockets, compiled for ARM, under qemu-user
+#	arm64     the short unit tests of the core and the stores, compiled for ARM, under qemu-user
 #	armv6
 #	smoke     the ARM binaries serve mosquitto's clients, under qemu-user
 set -euo pipefail
@@ -30,7 +30,8 @@ mkdir -p "$logs"
 packaging/compile.sh host bin/dunlin
 export DUNLIN_BINARY=$PWD/bin/dunlin
 
-# What needs neither sockets nor epoll, which qemu-user has not whole.
+# What decides and what stores: all that could go wrong with another size of int, another order of
+# memory or another alignment. The event loop is among it; qemu-user can do nested epoll.
 pure=(./core/... ./storeforward/... ./uplink/forward ./platform/clock)
 
 stage_format() {
