@@ -63,6 +63,7 @@ func start(t testing.TB, change ...func(*Options)) *bench {
 	for _, f := range change {
 		f(&o)
 	}
+	s = o.Store.(*fakeStore)
 	b, err := New(o)
 	if err != nil {
 		t.Fatal(err)

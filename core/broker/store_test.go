@@ -45,11 +45,11 @@ type operation struct {
 }
 
 type fakeRead struct {
-	token        durable.Token
-	session      durable.SessionNumber
-	after        durable.Seq
-	max          int
-	behind       durable.Seq // what has to be committed before
+	token      durable.Token
+	session    durable.SessionNumber
+	after      durable.Seq
+	max        int
+	behind     durable.Seq // what has to be committed before
 	superseded bool
 }
 
