@@ -68,6 +68,9 @@ func (a *Arena) Ack(k *packet.Ack, v packet.Version) Segment {
 // Full says that Flush should be called before more is encoded.
 func (a *Arena) Full() bool { return len(a.buf) >= flushAt }
 
+// Size is the memory of the arena's buffer, in bytes.
+func (a *Arena) Size() int { return cap(a.buf) }
+
 // Pending says that Flush has something to do.
 func (a *Arena) Pending() bool { return len(a.dirty) > 0 }
 

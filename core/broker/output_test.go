@@ -1,0 +1,165 @@
+package broker
+
+import (
+	"bytes"
+	"fmt"
+	"io"
+	"strings"
+	"testing"
+	"time"
+
+	"dunlin/core/packet"
+)
+
+// unsent is how much output waits for a client, at most since the last call.
+func (x *bench) unsent(id string) (n int) {
+	x.t.Helper()
+	x.do(func() {
+		if m := x.b.members[id]; m != nil && m.client != nil {
+			n = m.client.conn.Unsent()
+		}
+	})
+	return n
+}
+
+func TestSubscriberThatDoesNotReadCostsBoundedMemory(t *testing.T) {
+	const payload, n, limit = 60_000, 400, 1 << 20 // 24 MB
+	for _, durably := range []bool{false, true} {
+		for qos := packet.QoS(0); qos <= 2; qos++ {
+			t.Run(fmt.Sprintf("lasting %v, QoS %d", durably, qos), func(t *testing.T) {
+				x := start(t, func(o *Options) { o.Limits.MaxOutput = limit })
+				s, _ := x.connect(packet.V5, "s", func(c *packet.Connect) {
+					if durably {
+						lasting(c)
+					}
+				})
+				s.subscribe("a", qos)
+				p, _ := x.connect(packet.V5, "p")
+				filler := bytes.Repeat([]byte("x"), payload)
+				for i := range n {
+					p.publish("a", fmt.Sprintf("%d %s", i, filler), max(qos, 1), packet.ID(i+1))
+					p.read() // PUBACK or PUBREC
+					if qos == 2 {
+						p.ack(packet.PUBREL, packet.ID(i+1))
+						p.read()
+					}
+					if u := x.unsent("s"); u > limit+readBytes+2*payload {
+						t.Fatalf("%d bytes wait for the client after %d messages", u, i+1)
+					}
+				}
+				if qos == 0 {
+					x.do(func() {
+						if x.b.counters.DroppedOutput == 0 {
+							t.Error("nothing was dropped: the test tests nothing")
+						}
+					})
+					return
+				}
+				for want := 0; want < n; {
+					h, body := s.read()
+					if h.Type == packet.PUBREL {
+						s.ack(packet.PUBCOMP, packet.ID(body[0])<<8|packet.ID(body[1]))
+						continue
+					}
+					m, err := packet.ParsePublish(body, h.Flags, packet.V5)
+					if err != nil || !strings.HasPrefix(string(m.Payload), fmt.Sprint(want, " ")) {
+						t.Fatalf("got %v %.10q, %v; want %d", h.Type, m.Payload, err, want)
+					}
+					want++
+					if qos == 1 {
+						s.ack(packet.PUBACK, m.ID)
+					} else {
+						s.ack(packet.PUBREC, m.ID)
+					}
+				}
+			})
+		}
+	}
+}
+
+func TestReadingRestsWhileAnswersAreNotTaken(t *testing.T) {
+	const limit, n = 64 << 10, 3_000_000
+	x := start(t, func(o *Options) { o.Limits.MaxOutput = limit })
+	w, _ := x.connect(packet.V311, "w")
+	written := make(chan error, 1)
+	go func() { // ends when everything is written or the connection is closed; waited for below
+		_, err := w.net.Write(bytes.Repeat(packet.AppendPingreq(nil), n))
+		written <- err
+	}()
+	x.until("the rest", func() bool { m := x.b.members["w"]; return m.client.choked && m.client.conn.Blocked() })
+	for range 50 {
+		if u := x.unsent("w"); u > 4*limit+64<<10 {
+			t.Fatalf("%d bytes of answers wait", u)
+		}
+	}
+	other, _ := x.connect(packet.V311, "other")
+	other.nothing()
+	answers := make([]byte, 2*n)
+	w.net.SetReadDeadline(time.Now().Add(guard))
+	if _, err := io.ReadFull(w.net, answers); err != nil || !bytes.Equal(answers, bytes.Repeat(packet.AppendPingresp(nil), n)) {
+		t.Fatalf("the answers are not %d PINGRESP, %v", n, err)
+	}
+	if err := <-written; err != nil {
+		t.Fatal(err)
+	}
+	w.nothing()
+}
+
+func TestFanOutWithIdentifiersKeepsTheArenaSmall(t *testing.T) { // each has an encoding of its own
+	x := start(t)
+	const n = 200
+	payload := strings.Repeat("x", 100_000)
+	var subs []*wire
+	for i := range n {
+		s, _ := x.connect(packet.V5, fmt.Sprint("s", i))
+		s.write(packet.AppendSubscribe(nil, 1, uint32(i+1), []packet.Subscription{{Filter: "a"}}, packet.V5))
+		s.expect(packet.SUBACK)
+		subs = append(subs, s)
+	}
+	p, _ := x.connect(packet.V5, "p")
+	p.publish("a", payload, 0, 0)
+	for i, s := range subs {
+		m := s.message()
+		ids := 0
+		for id := range m.ReceivedSubscriptionIDs() {
+			if ids++; int(id) != i+1 {
+				t.Errorf("subscriber %d got identifier %d", i, id)
+			}
+		}
+		if len(m.Payload) != len(payload) || ids != 1 {
+			t.Errorf("subscriber %d got %d bytes and %d identifiers", i, len(m.Payload), ids)
+		}
+	}
+	x.do(func() {
+		if c := x.b.loop.Arena.Size(); c > 1<<20 {
+			t.Errorf("the arena has %d bytes", c)
+		}
+	})
+}
+
+func TestVariantsAreMadeAnewAfterAFlush(t *testing.T) {
+	x := start(t)
+	var subs []*wire
+	for i := range 40 { // of all kinds, each kind several times
+		v := versions[i%2]
+		s, _ := x.connect(v, fmt.Sprint("s", i))
+		id := uint32(0)
+		if v == packet.V5 && i%4 == 1 {
+			id = uint32(i + 1)
+		}
+		s.write(packet.AppendSubscribe(nil, 1, id, []packet.Subscription{{Filter: "a", Options: packet.SubscribeOptions{QoS: packet.QoS(i % 3)}}}, v))
+		s.expect(packet.SUBACK)
+		subs = append(subs, s)
+	}
+	p, _ := x.connect(packet.V5, "p")
+	for round := range 5 {
+		payload := fmt.Sprintf("%d%s", round, strings.Repeat("x", 30_000))
+		p.publish("a", payload, 2, packet.ID(round+1))
+		p.expect(packet.PUBREC)
+		for i, s := range subs {
+			if m := s.message(); string(m.Payload) != payload || m.QoS != packet.QoS(i%3) {
+				t.Fatalf("round %d: subscriber %d got %d bytes at QoS %d", round, i, len(m.Payload), m.QoS)
+			}
+		}
+	}
+}
