@@ -35,8 +35,8 @@
 //
 // The packet identifier of a message is a function of its Seq, so that it is on disk with the
 // message: nothing needs to be written between the commit and the PUBLISH. What is written is
-// that the PUBREC was seen, before the PUBREL leaves (Received), and that this became void
-// because the remote end lost its session, before the PUBLISH leaves again (Forget).
+// that the PUBREC was seen, before the PUBREL leaves (Received), and that all of this became void
+// because the remote end lost its session, before anything leaves again (Forget).
 //
 // After a crash nobody knows what was sent. So the state says how far Next may go, some thousand
 // records ahead, and nothing is handed out beyond what is on disk. What an earlier process may

@@ -101,14 +101,16 @@ func (m *model) step() {
 			}
 		}
 	case k == 8 && len(m.window) > 0:
-		r := m.window[m.r.IntN(len(m.window))]
-		on := m.r.IntN(4) > 0
-		if on {
-			m.b.wait(m.b.Received, r.Seq)
-		} else {
-			m.b.wait(m.b.Forget, r.Seq)
+		if m.r.IntN(8) == 0 {
+			m.b.forget()
+			for n := range m.received {
+				m.received[n] = false
+			}
+			break
 		}
-		m.received[number(r)] = on
+		r := m.window[m.r.IntN(len(m.window))]
+		m.b.received(r.Seq)
+		m.received[number(r)] = true
 	case k == 9:
 		time.Sleep(time.Duration(m.r.IntN(1500)) * time.Millisecond)
 		synctest.Wait()

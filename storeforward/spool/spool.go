@@ -130,6 +130,7 @@ type Spool struct {
 	high   Seq         // highest Seq handed out and not given back
 	reach  Seq         // highest Seq ever handed out, or the horizon
 	hungry bool        // Next stopped at the limit
+	noted  bool        // the file has, or may get, notes of Received
 	// evicting is the first Seq that the transaction in progress may evict, 0 = it evicts
 	// nothing: Next hands out nothing from there on.
 	evicting Seq
@@ -220,6 +221,21 @@ func Open(path string, o Options) (*Spool, error) {
 		Size:  func(o op) int { return o.size },
 	})
 	return s, nil
+}
+
+// admission is what a record takes at most beside topic, properties and payload, for a
+// publisher's name of 256 bytes.
+const admission = 512
+
+// Admits says whether a message of that many bytes (topic, properties and payload) would be taken
+// now: false only under Reject, when the spool is full.
+func (s *Spool) Admits(bytes int) bool {
+	if s.o.WhenFull != Reject {
+		return true
+	}
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	return s.st.ledger.PendingBytes+s.queued+int64(bytes+admission+overhead) <= s.o.MaxBytes
 }
 
 // Append hands over a message with the topic under which it goes up and the quality of service
@@ -456,19 +472,36 @@ func (s *Spool) touch() {
 // Received notes that the PUBREC of a message was seen; done is called from any goroutine when
 // that is on disk. If the disk fails, it is tried again until it succeeds or the spool is closed,
 // when done is not called any more.
-func (s *Spool) Received(seq Seq, done func()) { s.note(seq, true, done) }
-
-// Forget takes that note back; done as for Received.
-func (s *Spool) Forget(seq Seq, done func()) { s.note(seq, false, done) }
-
-func (s *Spool) note(seq Seq, on bool, done func()) {
+func (s *Spool) Received(seq Seq, done func()) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	s.st.setReceived(seq, on)
+	if i, found := slices.BinarySearch(s.st.received, seq); !found {
+		s.st.received = slices.Insert(s.st.received, i, seq)
+	}
+	s.note(done)
+}
+
+// Forget takes all those notes back, since the remote end has lost its session; done as for
+// Received, but also from within Forget if there are none.
+func (s *Spool) Forget(done func()) {
+	s.mu.Lock()
+	if len(s.st.received) == 0 && !s.noted {
+		s.mu.Unlock()
+		done()
+		return
+	}
+	defer s.mu.Unlock()
+	s.st.received = nil
+	s.note(done)
+}
+
+// note has the state written, and done called then; the caller holds mu.
+func (s *Spool) note(done func()) {
 	s.dirty = true
 	if s.closed {
 		return
 	}
+	s.noted = true
 	_ = s.writer.Add(op{kind: opReceived, done: func(error) { done() }})
 	s.writer.Flush()
 }

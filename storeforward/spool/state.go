@@ -127,17 +127,6 @@ func (st *state) done(lo, hi Seq) {
 	}
 }
 
-// setReceived notes or forgets a PUBREC.
-func (st *state) setReceived(s Seq, on bool) {
-	i, found := slices.BinarySearch(st.received, s)
-	switch {
-	case on && !found:
-		st.received = slices.Insert(st.received, i, s)
-	case !on && found:
-		st.received = slices.Delete(st.received, i, i+1)
-	}
-}
-
 func (st *state) append(dst []byte) []byte {
 	start := len(dst)
 	dst = append(dst, recordVersion)

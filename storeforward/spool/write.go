@@ -28,6 +28,7 @@ func (s *Spool) restore() error {
 	})
 	s.horizon = min(s.st.limit, s.st.last)
 	s.reach = s.horizon
+	s.noted = len(s.st.received) > 0
 	s.st.limit = 0 // nothing is handed out before this process has written how far
 	return err
 }

@@ -30,7 +30,7 @@ const (
 	Send    Kind = iota + 1 // give Message to the sink
 	Release                 // tell the sink to release Seq
 	Save                    // write down that Seq was Received, then call Saved
-	Forget                  // take that note back, then call Forgotten
+	Forget                  // take back all those notes, then call Forgotten
 	Done                    // take Seq out of the spool with Result
 )
 
@@ -58,12 +58,11 @@ type Action struct {
 type phase byte
 
 const (
-	waiting    phase = iota // to be sent on this connection
-	sent                    // sent on this connection, not acknowledged
-	saving                  // Received; the note is on its way to disk
-	releasing               // to be released on this connection
-	released                // released on this connection, not acknowledged
-	forgetting              // the note is on its way off the disk; then waiting
+	waiting   phase = iota // to be sent on this connection
+	sent                   // sent on this connection, not acknowledged
+	saving                 // Received; the note is on its way to disk
+	releasing              // to be released on this connection
+	released               // released on this connection, not acknowledged
 )
 
 type item struct {
@@ -83,11 +82,13 @@ type Forwarder struct {
 	after     Seq    // the highest Seq that was ever in the window and has not been taken back
 	connected bool
 	link      Link
-	lost      bool          // a remote end without our session was met: stored notes are void
-	next      int           // no item of the window before it is waiting or releasing
-	open      int           // items which are neither waiting nor forgetting
-	resume    time.Duration // nothing is sent before
-	notes     []Action      // Save, Forget and Done not fetched yet, at most 2 per item ever in the window
+	lost      bool // a remote end without our session was met
+	// forgetting: the notes about that session are on their way off the disk; nothing is sent.
+	forgetting bool
+	next       int           // no item of the window before it is waiting or releasing
+	open       int           // items which are not waiting
+	resume     time.Duration // nothing is sent before
+	notes      []Action      // Save, Forget and Done not fetched yet, at most 2 per item ever in the window
 }
 
 // New returns a Forwarder with an empty window that starts behind after.
@@ -128,12 +129,9 @@ func (f *Forwarder) Offer(m Message) {
 	f.bytes += m.Size
 	it := item{Message: m, before: m.Dup || m.Received}
 	it.Dup = m.Dup && !f.lost
-	if m.Received {
+	if m.Received && !f.forgetting {
 		it.phase = releasing
 		f.open++
-		if f.lost {
-			f.forget(&it)
-		}
 	}
 	f.window = append(f.window, it)
 }
@@ -142,24 +140,27 @@ func (f *Forwarder) Offer(m Message) {
 // acknowledged becomes due again.
 func (f *Forwarder) Connected(l Link) {
 	f.connected, f.link = true, l
-	f.lost = f.lost || !l.SessionPresent
-	f.next = 0
+	f.next, f.open = 0, 0
 	for i := range f.window {
 		it := &f.window[i]
 		switch {
+		case !l.SessionPresent:
+			// Whoever answers now has never seen these messages: not a repetition (MQTT5 §3.3.1.1).
+			it.phase, it.Dup = waiting, false
 		case it.phase == sent:
 			it.phase = waiting
-			f.open--
 		case it.phase == released:
 			it.phase = releasing
 		}
-		if l.SessionPresent {
-			continue
+		if it.phase != waiting {
+			f.open++
 		}
-		// Whoever answers now has never seen these messages: not a repetition (MQTT5 §3.3.1.1).
-		it.Dup = false
-		if it.phase == saving || it.phase == releasing {
-			f.forget(it)
+	}
+	if !l.SessionPresent {
+		f.lost = true
+		if !f.forgetting {
+			f.forgetting = true
+			f.notes = append(f.notes, Action{Kind: Forget})
 		}
 	}
 }
@@ -223,13 +224,8 @@ func (f *Forwarder) Saved(s Seq) {
 	}
 }
 
-// Forgotten tells that the note is off the disk as Forget asked.
-func (f *Forwarder) Forgotten(s Seq) {
-	if i, ok := f.find(s); ok && f.window[i].phase == forgetting {
-		f.window[i].phase = waiting
-		f.next = min(f.next, i)
-	}
-}
+// Forgotten tells that the notes are off the disk as Forget asked.
+func (f *Forwarder) Forgotten() { f.forgetting = false }
 
 // Expire answers a Send with First set: the message is too old to be sent.
 func (f *Forwarder) Expire(s Seq) {
@@ -249,29 +245,34 @@ func (f *Forwarder) Next(now time.Duration) (a Action, ok bool, wake time.Durati
 	if !f.connected {
 		return a, false, 0
 	}
-	for ; f.next < len(f.window); f.next++ {
-		it := &f.window[f.next]
+	// What must not be sent yet holds up what is to be sent behind it, but no release: that needs
+	// no room, and may be what makes room.
+	held := f.forgetting
+	for i := f.next; i < len(f.window); i++ {
+		it := &f.window[i]
 		switch it.phase {
 		case releasing:
 			it.phase = released
 			return Action{Kind: Release, Seq: it.Seq}, true, 0
-		case forgetting:
-			// What follows waits with it, so that the order holds.
-			return a, false, 0
 		case waiting:
-			if now < f.resume {
-				return a, false, f.resume
+			switch {
+			case held:
+			case now < f.resume:
+				held, wake = true, f.resume
+			case f.open >= f.limit(), f.o.MaxSpan > 0 && it.Seq-f.window[0].Seq >= f.o.MaxSpan:
+				held = true
+			default:
+				a = Action{Kind: Send, Seq: it.Seq, Message: it.Message, First: !it.before}
+				it.phase, it.before, it.Dup = sent, true, true
+				f.open++
+				return a, true, 0
 			}
-			if f.open >= f.limit() || f.o.MaxSpan > 0 && it.Seq-f.window[0].Seq >= f.o.MaxSpan {
-				return a, false, 0
-			}
-			a = Action{Kind: Send, Seq: it.Seq, Message: it.Message, First: !it.before}
-			it.phase, it.before, it.Dup = sent, true, true
-			f.open++
-			return a, true, 0
+		}
+		if !held {
+			f.next = i + 1
 		}
 	}
-	return a, false, 0
+	return a, false, wake
 }
 
 // limit is the number of messages that may be unacknowledged.
@@ -280,12 +281,6 @@ func (f *Forwarder) limit() int {
 		return min(f.link.Window, f.o.MaxInFlight)
 	}
 	return f.o.MaxInFlight
-}
-
-func (f *Forwarder) forget(it *item) {
-	it.phase, it.Received, it.Dup = forgetting, false, false
-	f.open--
-	f.notes = append(f.notes, Action{Kind: Forget, Seq: it.Seq})
 }
 
 // done takes item i, which is not waiting, out of the window.

@@ -87,7 +87,7 @@ func play(t *testing.T, script string) string {
 		case "saved":
 			f.Saved(Seq(num(1)))
 		case "forgotten":
-			f.Forgotten(Seq(num(1)))
+			f.Forgotten()
 		case "expire":
 			f.Expire(Seq(num(1)))
 		case "advance":
@@ -134,7 +134,10 @@ func describe(a Action) string {
 		}
 		return s
 	}
-	return fmt.Sprintf("%s %d", [...]string{"", "send", "release", "save", "forget", "done"}[a.Kind], a.Seq)
+	if a.Kind == Forget {
+		return "forget"
+	}
+	return fmt.Sprintf("%s %d", [...]string{"", "send", "release", "save"}[a.Kind], a.Seq)
 }
 
 // check compares the sums that the forwarder keeps with the window.
@@ -143,7 +146,7 @@ func check(t *testing.T, f *Forwarder) {
 	open, size := 0, 0
 	for i, it := range f.window {
 		size += it.Size
-		if it.phase != waiting && it.phase != forgetting {
+		if it.phase != waiting {
 			open++
 		}
 		if i > 0 && f.window[i-1].Seq >= it.Seq {

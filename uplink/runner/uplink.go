@@ -115,6 +115,9 @@ func (u *Uplink) Name() string { return u.o.Name }
 // Filters returns the Topic Filters of its rules: what matches none need not be appended.
 func (u *Uplink) Filters() []string { return u.o.Rules.Filters() }
 
+// Admits says whether Append would take a message of that many bytes now.
+func (u *Uplink) Admits(bytes int) bool { return u.spool.Admits(bytes) }
+
 // Append hands over a message. source is its number in the broker's store if it must be taken
 // once only, ascending from call to call, otherwise 0. done is called once, from any goroutine,
 // also from within Append: with nil when the message is on disk, or when no rule takes it, or it
@@ -280,7 +283,7 @@ func (u *Uplink) handle(e *event) {
 	case eventSaved:
 		u.forward.Saved(e.seq)
 	case eventForgotten:
-		u.forward.Forgotten(e.seq)
+		u.forward.Forgotten()
 	case eventQoS0:
 		if u.conn == nil || u.broken {
 			u.counters.qos0Dropped.Add(1)
@@ -430,7 +433,7 @@ func (u *Uplink) do(a forward.Action) {
 	case forward.Save:
 		u.spool.Received(seq, func() { u.inbox.post(event{kind: eventSaved, seq: a.Seq}) })
 	case forward.Forget:
-		u.spool.Forget(seq, func() { u.inbox.post(event{kind: eventForgotten, seq: a.Seq}) })
+		u.spool.Forget(func() { u.inbox.post(event{kind: eventForgotten}) })
 	case forward.Done:
 		switch a.Result {
 		case forward.Delivered:
