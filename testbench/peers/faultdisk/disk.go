@@ -22,6 +22,7 @@ import (
 	"strings"
 	"sync"
 	"syscall"
+	"time"
 
 	"github.com/hanwen/go-fuse/v2/fs"
 	"github.com/hanwen/go-fuse/v2/fuse"
@@ -34,6 +35,8 @@ const (
 	// maxLog bounds the memory of the log, bytes. When it is full, writes fail with ENOSPC and
 	// Err says so: a run that long is not one to check.
 	maxLog = 1 << 30
+	// releaseGuard is how long the image may stay busy when everything is unmounted.
+	releaseGuard = 2 * time.Second
 )
 
 // op is a write, or a flush if data is nil.
@@ -49,6 +52,7 @@ type Disk struct {
 	dir    string
 	loop   string // /dev/loopN
 	server *fuse.Server
+	broom  *broom
 	base   []byte // as formatted
 
 	mu      sync.Mutex // guards what follows
@@ -118,6 +122,9 @@ func Usable() error {
 func (d *Disk) below() string { return filepath.Join(d.dir, "below") }
 
 func (d *Disk) mount() (err error) {
+	if d.broom, err = newBroom(); err != nil {
+		return err
+	}
 	root := &root{disk: d}
 	d.server, err = fs.Mount(d.below(), root, &fs.Options{MountOptions: fuse.MountOptions{
 		AllowOther: true, FsName: "faultdisk", DirectMount: true, MaxWrite: 1 << 17,
@@ -125,11 +132,16 @@ func (d *Disk) mount() (err error) {
 	if err != nil {
 		return fmt.Errorf("faultdisk: mount: %w", err)
 	}
+	d.broom.add("umount --lazy " + d.below())
 	if d.loop, err = run("losetup", "--find", "--show", filepath.Join(d.below(), imageName)); err != nil {
 		return err
 	}
-	_, err = run("mount", "-o", "noatime", d.loop, d.Path)
-	return err
+	d.broom.add("losetup --detach " + d.loop)
+	if _, err = run("mount", "-o", "noatime", d.loop, d.Path); err != nil {
+		return err
+	}
+	d.broom.add("umount --lazy " + d.Path)
+	return nil
 }
 
 // Close unmounts everything. The log stays readable.
@@ -145,10 +157,36 @@ func (d *Disk) Close() error {
 		d.loop = ""
 	}
 	if d.server != nil {
-		errs = append(errs, d.server.Unmount())
+		errs = append(errs, d.release())
 		d.server = nil
 	}
+	if d.broom != nil {
+		errs = append(errs, d.broom.close(errors.Join(errs...) == nil))
+		d.broom = nil
+	}
 	return errors.Join(errs...)
+}
+
+// release unmounts the FUSE file system. A container that was started meanwhile may have a copy
+// of our mounts and hold the loop device for some time: then it goes as soon as that is gone.
+func (d *Disk) release() error {
+	deadline := time.After(releaseGuard)
+	ticker := time.NewTicker(50 * time.Millisecond)
+	defer ticker.Stop()
+	for {
+		err := d.server.Unmount()
+		if err == nil {
+			return nil
+		}
+		select {
+		case <-ticker.C:
+		case <-deadline:
+			if lazy := unix.Unmount(d.below(), unix.MNT_DETACH); lazy != nil {
+				return errors.Join(fmt.Errorf("faultdisk: unmount: %w", err), lazy)
+			}
+			return nil
+		}
+	}
 }
 
 // Sync writes everything to the disk that programs have left to the page cache, and flushes it.
@@ -232,8 +270,9 @@ func (d *Disk) Image(cut int, loss Loss, rng *rand.Rand) []byte {
 
 // Mounted is a crash image that is mounted.
 type Mounted struct {
-	Path string // the root of its file system
-	file string
+	Path  string // the root of its file system
+	file  string
+	broom *broom
 }
 
 // Mount writes an image to a file in dir and mounts it, which replays the journal of its file
@@ -246,9 +285,13 @@ func Mount(dir string, image []byte) (*Mounted, error) {
 	if err := os.WriteFile(m.file, image, 0o600); err != nil {
 		return nil, fmt.Errorf("faultdisk: %w", err)
 	}
-	if _, err := run("mount", "-o", "loop,noatime", m.file, m.Path); err != nil {
-		os.Remove(m.file)
+	var err error
+	if m.broom, err = newBroom(); err != nil {
 		return nil, err
+	}
+	m.broom.add("umount --lazy " + m.Path)
+	if _, err := run("mount", "-o", "loop,noatime", m.file, m.Path); err != nil {
+		return nil, errors.Join(err, os.Remove(m.file), m.broom.close(true))
 	}
 	return m, nil
 }
@@ -256,7 +299,7 @@ func Mount(dir string, image []byte) (*Mounted, error) {
 // Close unmounts the image and removes it.
 func (m *Mounted) Close() error {
 	_, err := run("umount", m.Path)
-	return errors.Join(err, os.Remove(m.file))
+	return errors.Join(err, os.Remove(m.file), m.broom.close(err == nil))
 }
 
 // run runs a program and returns what it printed.
