@@ -561,3 +561,20 @@ func TestNothingIsTakenOverBehindAGap(t *testing.T) {
 		t.Errorf("got %d messages, want 3 and 4", len(got))
 	}
 }
+
+func TestAFullSpoolAdmitsNothingUnderReject(t *testing.T) {
+	for policy, want := range map[Policy]bool{DropOldest: true, DropNewest: true, Reject: false} {
+		t.Run(policy.String(), func(t *testing.T) {
+			b := open(t, filepath.Join(t.TempDir(), "uplink-a.db"), Options{MaxBytes: 8 << 10, WhenFull: policy})
+			if !b.Admits(100) {
+				t.Error("an empty spool admits nothing")
+			}
+			for i := range 100 {
+				b.add(2, 0, msg(i))
+			}
+			if got := b.Admits(1000); got != want {
+				t.Errorf("a full spool admits: %v, want %v", got, want)
+			}
+		})
+	}
+}
