@@ -22,7 +22,7 @@ import (
 // connectHelp is the part of the help that pub and sub have in common.
 const connectHelp = `
 Connection:
-  -h, --host HOST        name, address or unix:/path (localhost)
+  -h, --host HOST        name, address or unix:/path (127.0.0.1)
   -p, --port PORT        (1883)
   -i, --id ID            client identifier (chosen by the broker)
   -u, --username NAME
@@ -50,7 +50,7 @@ type connection struct {
 }
 
 func connectOptions(fs *flag.FlagSet) *connection {
-	c := &connection{host: "localhost", port: 1883, version: "5", keepAlive: 60, fs: fs}
+	c := &connection{host: "127.0.0.1", port: 1883, version: "5", keepAlive: 60, fs: fs}
 	both(fs.StringVar, &c.host, "h", "host")
 	both(fs.IntVar, &c.port, "p", "port")
 	both(fs.StringVar, &c.id, "i", "id")

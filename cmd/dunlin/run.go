@@ -21,6 +21,7 @@ import (
 	"dunlin/core/message"
 	"dunlin/platform/clock"
 	"dunlin/platform/service"
+	"dunlin/storeforward/boltfile"
 	"dunlin/storeforward/sessionstore"
 )
 
@@ -47,7 +48,7 @@ func run(ctx context.Context, cfg *config.Config, logger *slog.Logger) (err erro
 		Log:    logger,
 	})
 	if err != nil {
-		return err
+		return openRemedy(err)
 	}
 	// Whatever happens from here on, what was handed over is committed.
 	defer func() {
@@ -91,10 +92,22 @@ func run(ctx context.Context, cfg *config.Config, logger *slog.Logger) (err erro
 	return serveUntil(ctx, b, ups, cfg, addresses, logger)
 }
 
+// openRemedy says what to do about a session store that does not open.
+func openRemedy(err error) error {
+	switch {
+	case errors.Is(err, boltfile.ErrInUse):
+		return err
+	case errors.Is(err, boltfile.ErrNewer):
+		return fmt.Errorf("%w; install that version again, or move the file aside to start without its sessions and queues", err)
+	}
+	return fmt.Errorf("%w; put back a copy of the file, or move it aside to start without its sessions and queues", err)
+}
+
 // serveUntil runs the loop and the watchdog, and starts the uplinks, until ctx ends or one of them fails.
 func serveUntil(ctx context.Context, b *broker.Broker, ups uplinks, cfg *config.Config, addresses []string, logger *slog.Logger) error {
 	loopCtx, endLoop := context.WithCancel(context.Background())
 	defer endLoop()
+	defer removeSockets(cfg)
 	parts, failed := context.WithCancelCause(ctx)
 	defer failed(nil)
 	var loop, others sync.WaitGroup
@@ -244,6 +257,15 @@ func listenRemedy(network string, err error) string {
 		return "ports below 1024 need CAP_NET_BIND_SERVICE; choose another"
 	}
 	return "choose another address"
+}
+
+// removeSockets removes the sockets of listeners that have ended.
+func removeSockets(cfg *config.Config) {
+	for _, l := range cfg.Listeners {
+		if network, path := l.Endpoint(); network == "unix" {
+			_ = os.Remove(path) // the next start would
+		}
+	}
 }
 
 // removeStale removes the socket of a process that is gone.

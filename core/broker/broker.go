@@ -238,7 +238,7 @@ func (h handler) Ended(k *conn.Conn, err error) {
 	b, c := h.Broker, k.Owner.(*client)
 	if fault, ok := errors.AsType[*packet.Error](err); ok {
 		b.counters.ProtocolErrors++
-		b.log.Info("client broke the protocol", "client_id", c.id(), "listener", c.listener.Name, "err", fault)
+		b.log.Info("client broke the protocol", "client_id", c.id(), "remote", k.Remote(), "listener", c.listener.Name, "err", fault)
 		b.refuse(c, fault)
 		return
 	}

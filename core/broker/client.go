@@ -1,6 +1,8 @@
 package broker
 
 import (
+	"context"
+	"log/slog"
 	"time"
 
 	"dunlin/core/access"
@@ -23,6 +25,7 @@ type client struct {
 	accepted   bool // CONNACK was sent
 	created    bool // its session is new
 	ended      bool
+	denied     bool // a denial was logged
 	throttled  bool // reading rests until acknowledgements have left
 	awaiting   bool // something waits until its output has gone
 	choked     bool // reading rests until its output has gone
@@ -83,6 +86,20 @@ func (c *client) onPacket(h packet.Header, body []byte) error {
 		return protocolError("a second CONNECT") // [MQTT-3.1.0-2]
 	default:
 		return protocolError("a packet that only a server sends")
+	}
+}
+
+// reportDenied logs what the client may not do: the first of each connection, the others at
+// level debug.
+func (c *client) reportDenied(what, topic string) {
+	level := slog.LevelInfo
+	if c.denied {
+		level = slog.LevelDebug
+	}
+	c.denied = true
+	if c.b.log.Enabled(context.Background(), level) {
+		c.b.log.Log(context.Background(), level, what, "client_id", c.id(), "user", c.member.identity.User,
+			"remote", c.conn.Remote(), "listener", c.listener.Name, "topic", topic)
 	}
 }
 

@@ -21,6 +21,7 @@ import (
 type connecting struct {
 	c          *client
 	clientID   string
+	user       string // as offered
 	assigned   bool
 	cleanStart bool
 	keepAlive  uint16
@@ -104,6 +105,7 @@ func (b *Broker) prepare(c *client, p *packet.Connect) (*connecting, packet.Reas
 	k := &connecting{
 		c:          c,
 		clientID:   string(p.ClientID),
+		user:       string(p.Username),
 		cleanStart: p.CleanStart,
 		keepAlive:  p.KeepAlive,
 		expiry:     p.SessionExpiry,
@@ -214,7 +216,7 @@ func (b *Broker) authenticated(k *connecting, a auth.Answer) {
 
 func (b *Broker) refuseConnect(c *client, k *connecting, code packet.ReasonCode, why string) {
 	b.counters.RefusedConnects++
-	b.log.Warn("connect refused", "client_id", k.clientID, "listener", c.listener.Name, "reason", code.String(), "err", why)
+	b.log.Warn("connect refused", "client_id", k.clientID, "user", k.user, "remote", c.conn.Remote(), "listener", c.listener.Name, "reason", code.String(), "err", why)
 	b.sendConnack(c, &packet.Connack{Code: code})
 	b.end(c, abnormal)
 }
@@ -234,7 +236,7 @@ func (b *Broker) enter(k *connecting) {
 		return
 	}
 	if m != nil && m.client != nil {
-		b.takeOver(m)
+		b.takeOver(m, c)
 	}
 	if m != nil && m.ended { // the old connection took its session with it
 		m = nil
@@ -297,10 +299,10 @@ func (b *Broker) create(k *connecting) *member {
 }
 
 // takeOver ends the connection that has the session [MQTT-3.1.4-3].
-func (b *Broker) takeOver(m *member) {
+func (b *Broker) takeOver(m *member, by *client) {
 	old := m.client
 	b.counters.SessionsTakeover++
-	b.log.Info("session taken over", "client_id", m.clientID, "listener", old.listener.Name)
+	b.log.Info("session taken over", "client_id", m.clientID, "from", old.conn.Remote(), "by", by.conn.Remote())
 	b.sendDisconnect(old, packet.SessionTakenOver, "another connection uses the client identifier")
 	b.end(old, abnormal)
 }

@@ -50,7 +50,7 @@ type Limits struct {
 	MaxInFlight          int           // PUBLISH packets of QoS 1 and 2 on their way to one client; default 256
 	ReceiveMaximum       int           // the same from one client, announced to MQTT 5.0; default 256
 	MaxQueued            int           // messages that wait for one session; default 100,000
-	MaxQueuedTransient   int           // the same for a session that ends with its connection; default 1000
+	MaxQueuedTransient   int           // the same for a session that ends with its connection; default 10,000
 	MaxOutput            int           // bytes that wait for one socket, beyond which QoS 0 is dropped; default 1 MiB
 	ConnectTimeout       time.Duration // from accept to CONNECT; default 5 s
 	MaxSessionExpiry     time.Duration // default 30 days; from 0xFFFFFFFF seconds on, sessions may last for ever
@@ -68,7 +68,7 @@ func (l *Limits) setDefaults() {
 	setDefault(&l.MaxInFlight, 256)
 	setDefault(&l.ReceiveMaximum, 256)
 	setDefault(&l.MaxQueued, 100_000)
-	setDefault(&l.MaxQueuedTransient, 1000)
+	setDefault(&l.MaxQueuedTransient, 10_000)
 	setDefault(&l.MaxOutput, 1<<20)
 	setDefault(&l.ConnectTimeout, 5*time.Second)
 	setDefault(&l.MaxSessionExpiry, 30*24*time.Hour)

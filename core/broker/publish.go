@@ -1,12 +1,14 @@
 package broker
 
 import (
+	"errors"
 	"slices"
 
 	"dunlin/core/conn"
 	"dunlin/core/durable"
 	"dunlin/core/message"
 	"dunlin/core/packet"
+	"dunlin/core/route"
 	"dunlin/core/session"
 )
 
@@ -64,7 +66,7 @@ func (b *Broker) onPublish(c *client, flags byte, body []byte) error {
 		if r := b.cache.Lookup(p.Topic); !c.grant.MayPublish(r.Topic) {
 			code = packet.NotAuthorized
 			b.counters.DeniedPublishes++
-			b.log.Info("publish denied", "client_id", c.member.clientID, "user", c.member.identity.User, "listener", c.listener.Name, "topic", r.Topic)
+			c.reportDenied("publish denied", r.Topic)
 		}
 	}
 	if code != packet.Success {
@@ -130,6 +132,12 @@ func (b *Broker) publish(pub *publication, op *publishing) {
 
 	route := b.cache.Lookup(pub.Topic)
 	pub.topic = route.Topic
+	if pub.QoS == 2 && !b.admitted(pub, route) {
+		b.counters.DroppedFull++
+		op.failed = errRefused
+		b.finish(op, packet.QuotaExceeded)
+		return
+	}
 	matched := false
 	for i := range route.Matches {
 		m := &route.Matches[i]
@@ -159,6 +167,24 @@ func (b *Broker) publish(pub *publication, op *publishing) {
 	b.hand(pub, op)
 	op.msg = pub.msg
 	b.begin(op, matched)
+}
+
+// errRefused is what an internal publisher is told.
+var errRefused = errors.New("broker: an uplink takes nothing more for now")
+
+// admitted asks the outboxes about a QoS 2 message before anything is delivered or stored: it is
+// delivered to everybody or to nobody.
+func (b *Broker) admitted(pub *publication, route *route.Route) bool {
+	if len(b.outboxes) == 0 || pub.source != "" {
+		return true
+	}
+	for i := range route.Matches {
+		o := b.receivers[route.Matches[i].Receiver].outbox
+		if o != nil && (o.waiting >= b.limits.MaxQueued || !o.Admits(len(pub.topic)+len(pub.Properties)+len(pub.Payload))) {
+			return false
+		}
+	}
+	return true
 }
 
 // offer takes a message to one session: at once, into its queue in memory, or among the
@@ -260,6 +286,9 @@ func (b *Broker) append(pub *publication, op *publishing) {
 	}
 	if pub.QoS == 2 {
 		op.outboxes = append(op.outboxes, b.handed...)
+		for _, o := range b.handed {
+			o.waiting++
+		}
 	}
 }
 

@@ -122,6 +122,9 @@ func (op *publishing) undo() {
 		op.b.pump(m)
 		op.b.greet(m)
 	}
+	for _, o := range op.outboxes {
+		o.waiting--
+	}
 	for _, m := range op.queued {
 		m.state.Lost()
 		op.b.pump(m)
@@ -167,6 +170,7 @@ func (b *Broker) finish(op *publishing, code packet.ReasonCode) {
 	case refused && c.version < packet.V5:
 		// It cannot be told (MQTT3 §3.4). Without the acknowledgement it keeps the message and
 		// sends it again.
+		b.log.Info("connection closed: a message was refused, which MQTT 3.1.1 cannot be told", "client_id", c.id(), "remote", c.conn.Remote())
 		b.end(c, abnormal)
 	case op.owing:
 		c.acks.ready(op.owed, code)

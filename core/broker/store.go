@@ -56,6 +56,9 @@ type Outbox interface {
 	Name() string
 	// Filters are the Topic Filters of its rules: what matches none is never handed over.
 	Filters() []string
+	// Admits says whether it would take a message of that many bytes now: false only where the
+	// owner chose that a full outbox refuses.
+	Admits(bytes int) bool
 	// Append hands over a message. source is its number in the Store for QoS 2, where the
 	// outbox must take each number once only and keep the highest with its own append;
 	// 0 for QoS 0 and 1. done is called once, from any goroutine, when the message is on

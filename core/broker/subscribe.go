@@ -76,7 +76,7 @@ func (b *Broker) checkSubscribe(c *client, filter []byte) packet.ReasonCode {
 		return code
 	}
 	if !c.grant.MaySubscribe(string(filter)) {
-		b.log.Info("subscribe denied", "client_id", c.member.clientID, "user", c.member.identity.User, "listener", c.listener.Name, "topic", string(filter))
+		c.reportDenied("subscribe denied", string(filter))
 		return packet.NotAuthorized
 	}
 	return packet.Success

@@ -8,6 +8,7 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"net/netip"
 
 	"dunlin/core/packet"
 	"dunlin/platform/poll"
@@ -65,6 +66,23 @@ func New(fd int, k poll.Key) *Conn {
 
 // Fd is the socket.
 func (c *Conn) Fd() int { return int(c.fd) }
+
+// Remote is the address of the peer, for the log: "192.0.2.7:50312", or "unix" for a local
+// socket.
+func (c *Conn) Remote() string {
+	sa, err := unix.Getpeername(int(c.fd))
+	if err != nil {
+		return "gone"
+	}
+	switch sa := sa.(type) {
+	case *unix.SockaddrInet4:
+		return netip.AddrPortFrom(netip.AddrFrom4(sa.Addr), uint16(sa.Port)).String()
+	case *unix.SockaddrInet6:
+		return netip.AddrPortFrom(netip.AddrFrom16(sa.Addr).Unmap(), uint16(sa.Port)).String()
+	default:
+		return "unix"
+	}
+}
 
 // Handler takes the packets of a connection, one at a time, in order.
 type Handler interface {

@@ -569,7 +569,7 @@ func TestAFullSpoolAdmitsNothingUnderReject(t *testing.T) {
 			if !b.Admits(100) {
 				t.Error("an empty spool admits nothing")
 			}
-			for i := range 100 {
+			for i := range 300 {
 				b.add(2, 0, msg(i))
 			}
 			if got := b.Admits(1000); got != want {
