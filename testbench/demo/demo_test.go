@@ -66,7 +66,11 @@ func TestNumbersAreGrouped(t *testing.T) {
 }
 
 func TestCurveFollowsTheValues(t *testing.T) {
-	if got, want := curve([]uint64{0, 7, 14, 7, 0}), "▁▄█▄▁"; got != want {
+	values := []uint64{0, 7, 14, 7, 0}
+	if got, want := curve(values, 1), "▁▄█▄▁"; got != want {
 		t.Errorf("got %s, want %s", got, want)
+	}
+	if got, want := curve(values, 1000), "▁▁▁▁▁"; got != want {
+		t.Errorf("next to nothing looks like %s, want %s", got, want)
 	}
 }

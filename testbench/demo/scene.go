@@ -76,6 +76,7 @@ func (s *scene) play(ctx context.Context, dir string, screen *screen) error {
 	}
 	s.begin = time.Now()
 	screen.step = time.Duration(float64(time.Second) / s.speed)
+	screen.least = uint64(s.devices * s.rate) // what waits after a second without the link
 	s.linkUp.Store(true)
 	s.gatewayUp.Store(true)
 	// Owner: play, which waits for all that run. They end with the context, the devices with stop.

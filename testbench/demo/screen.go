@@ -45,6 +45,7 @@ type screen struct {
 	printed  time.Time // when the state was last printed on what is no terminal
 	// curve is what has been waiting, a value for each step of time; the last one is of now.
 	curve   []uint64
+	least   uint64 // value of the highest block, if no other is higher
 	step    time.Duration
 	stepped time.Time
 }
@@ -52,7 +53,7 @@ type screen struct {
 // newScreen returns a screen on a file. Colours and movement are used if it is a terminal that
 // can, and the environment does not say NO_COLOR.
 func newScreen(f *os.File) *screen {
-	s := &screen{w: f, start: time.Now(), columns: 80, step: time.Second}
+	s := &screen{w: f, start: time.Now(), columns: 80, step: time.Second, least: 1}
 	_, err := unix.IoctlGetTermios(int(f.Fd()), unix.TCGETS)
 	s.terminal = err == nil && os.Getenv("TERM") != "dumb" && os.Getenv("NO_COLOR") == ""
 	if size, err := unix.IoctlGetWinsize(int(f.Fd()), unix.TIOCGWINSZ); err == nil && size.Col > 0 {
@@ -121,7 +122,7 @@ func (s *screen) show(st state) {
 		s.paint(fmt.Sprintf("%6.1f s", time.Since(s.start).Seconds()), dim),
 		lamp("gateway", st.gatewayUp), lamp("link", st.linkUp),
 		s.paint(pad(number(st.accepted), 7), bold), s.paint(pad(number(st.delivered), 7), bold),
-		s.paint(pad(number(st.waiting), 7), yellow), s.paint(curve(s.curve), cyan))
+		s.paint(pad(number(st.waiting), 7), yellow), s.paint(curve(s.curve, s.least), cyan))
 	s.clear()
 	fmt.Fprint(s.w, cut(line, s.columns-1))
 	s.live = true
@@ -217,10 +218,11 @@ func upDown(up bool) string {
 	return "down"
 }
 
-// curve draws values as a line of blocks.
-func curve(values []uint64) string {
+// curve draws values as a line of blocks. The highest block stands for the highest value, or for
+// least if that is higher, so that next to nothing looks like it.
+func curve(values []uint64, least uint64) string {
 	const blocks = "▁▂▃▄▅▆▇█"
-	var highest uint64 = 1
+	highest := least
 	for _, v := range values {
 		highest = max(highest, v)
 	}
