@@ -194,4 +194,3 @@ func (c *Conn) sendNow(t *testing.T, m forward.Message) {
 		t.Error(err)
 	}
 }
-
