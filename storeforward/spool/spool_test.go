@@ -7,6 +7,7 @@ import (
 	"os"
 	"path/filepath"
 	"slices"
+	"strings"
 	"sync"
 	"testing"
 	"testing/synctest"
@@ -367,12 +368,12 @@ func TestWhenFull(t *testing.T) {
 			if l.Out[Full] != tt.full {
 				t.Errorf("dropped %d, want %d", l.Out[Full], tt.full)
 			}
-			left := ""
+			var left strings.Builder
 			for _, r := range b.crash().next(0, 20) {
-				left += " " + string(r.Message.Payload[:1])
+				left.WriteString(" " + string(r.Message.Payload[:1]))
 			}
-			if left != " "+tt.want {
-				t.Errorf("left are%s; want %s", left, tt.want)
+			if left.String() != " "+tt.want {
+				t.Errorf("left are%s; want %s", left.String(), tt.want)
 			}
 			// What gave way leaves no hole that stops the cursor.
 			for _, r := range b.next(0, 20) {
