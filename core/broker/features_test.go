@@ -114,7 +114,7 @@ func TestMessageExpires(t *testing.T) { // [MQTT-3.3.2-5, MQTT-3.3.2-6]
 	s.net.Close()
 	p, _ := x.connect(packet.V5, "p")
 	for i, expiry := range []uint32{10, 100} {
-		b, at := packet.AppendPublish(nil, &packet.Publish{Topic: []byte("a"), Payload: []byte(fmt.Sprint(expiry)), QoS: 1, ID: 1, HasExpiry: true, Expiry: expiry}, packet.V5)
+		b, at := packet.AppendPublish(nil, &packet.Publish{Topic: []byte("a"), Payload: fmt.Append(nil, expiry), QoS: 1, ID: 1, HasExpiry: true, Expiry: expiry}, packet.V5)
 		b[at+1] = byte(i + 1)
 		p.write(b)
 		p.expect(packet.PUBACK)
@@ -270,7 +270,7 @@ func TestWillDelay(t *testing.T) { // [MQTT-3.1.3-9]
 		return func(c *packet.Connect) {
 			lasting(c)
 			c.HasWill = true
-			c.Will = packet.Will{Topic: []byte("w"), Payload: []byte(fmt.Sprint(delay)), Delay: delay}
+			c.Will = packet.Will{Topic: []byte("w"), Payload: fmt.Append(nil, delay), Delay: delay}
 		}
 	}
 	back, _ := x.connect(packet.V5, "back", will(1))

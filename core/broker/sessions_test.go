@@ -424,7 +424,6 @@ func TestTimeGoesOnOverCrashes(t *testing.T) {
 func TestWillOfACrashWaitsForItsClient(t *testing.T) {
 	x := start(t)
 	for _, id := range []string{"back", "gone", "short", "clean"} {
-		id := id
 		x.connect(packet.V5, id, lasting, willOf(id, 0), func(c *packet.Connect) {
 			if id == "short" {
 				c.SessionExpiry = 1 // ends before the wait does

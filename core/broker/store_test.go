@@ -26,7 +26,6 @@ type fakeStore struct {
 	reads    []*fakeRead
 	held     bool // commits wait for release
 	full     bool // Append takes nothing
-	fail     error
 	outcomes map[durable.Outcome]int
 	commits  int // that were asked for by somebody who waits
 }

@@ -220,7 +220,8 @@ func TestPropertyValuesAreJudgedWhereverTheyStand(t *testing.T) {
 			id      byte
 			value   string
 			holders string
-		}) bool {
+		},
+		) bool {
 			return p.id == tt.id
 		})
 		for _, holder := range propertyHolders {

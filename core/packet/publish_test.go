@@ -20,23 +20,28 @@ func TestPublishIsParsedAndAppended(t *testing.T) {
 	}{
 		{
 			"qos 0", V311, 0x30, str("a/b") + "hi",
-			Publish{Topic: []byte("a/b"), Payload: []byte("hi")}, 0,
+			Publish{Topic: []byte("a/b"), Payload: []byte("hi")},
+			0,
 		},
 		{
 			"MQTT 3.1 at qos 1", V31, 0x32, str("a/b") + "\x12\x34hi",
-			Publish{Topic: []byte("a/b"), Payload: []byte("hi"), ID: 0x1234, QoS: 1}, 7,
+			Publish{Topic: []byte("a/b"), Payload: []byte("hi"), ID: 0x1234, QoS: 1},
+			7,
 		},
 		{
 			"qos 2 with all flags and no payload", V311, 0x3D, str("a/b") + "\xFF\xFF",
-			Publish{Topic: []byte("a/b"), Payload: []byte{}, ID: 0xFFFF, QoS: 2, Retain: true, Dup: true}, 7,
+			Publish{Topic: []byte("a/b"), Payload: []byte{}, ID: 0xFFFF, QoS: 2, Retain: true, Dup: true},
+			7,
 		},
 		{
 			"5.0 without properties", V5, 0x32, str("a/b") + "\x00\x01\x00hi",
-			Publish{Topic: []byte("a/b"), Payload: []byte("hi"), ID: 1, QoS: 1, Raw: []byte{}}, 7,
+			Publish{Topic: []byte("a/b"), Payload: []byte("hi"), ID: 1, QoS: 1, Raw: []byte{}},
+			7,
 		},
 		{
 			"5.0 without properties and payload", V5, 0x30, str("a/b") + "\x00",
-			Publish{Topic: []byte("a/b"), Payload: []byte{}, Raw: []byte{}}, 0,
+			Publish{Topic: []byte("a/b"), Payload: []byte{}, Raw: []byte{}},
+			0,
 		},
 		{
 			"5.0 with everything in our order", V5, 0x31,
@@ -47,11 +52,13 @@ func TestPublishIsParsedAndAppended(t *testing.T) {
 				Properties: []byte("\x01\x01\x03" + str("text") + "\x08" + str("r/1") + "\x09" + str("\x00c") + user("k", "v")),
 				Expiry:     60, HasExpiry: true, TopicAlias: 9, HasTopicAlias: true,
 				ResponseTopic: []byte("r/1"), PayloadFormat: 1,
-			}, 0,
+			},
+			0,
 		},
 		{
 			"5.0 with an alias and no topic", V5, 0x30, str("") + sized("\x23\x00\x09") + "hi",
-			Publish{Topic: []byte{}, Payload: []byte("hi"), Raw: []byte("\x23\x00\x09"), TopicAlias: 9, HasTopicAlias: true}, 0,
+			Publish{Topic: []byte{}, Payload: []byte("hi"), Raw: []byte("\x23\x00\x09"), TopicAlias: 9, HasTopicAlias: true},
+			0,
 		},
 		{
 			"5.0 with a long block", V5, 0x30, str("a") + sized("\x03"+str(strings.Repeat("x", 200))) + "hi",
@@ -59,7 +66,8 @@ func TestPublishIsParsedAndAppended(t *testing.T) {
 				Topic: []byte("a"), Payload: []byte("hi"),
 				Raw:        []byte("\x03" + str(strings.Repeat("x", 200))),
 				Properties: []byte("\x03" + str(strings.Repeat("x", 200))),
-			}, 0,
+			},
+			0,
 		},
 	} {
 		t.Run(tt.name, func(t *testing.T) {

@@ -171,7 +171,9 @@ func TestElapsedIsALowerBound(t *testing.T) {
 				}
 				last = got
 			}
-			known = h.Boots()
+			if r.IntN(2) == 0 {
+				known = h.Boots() // otherwise the power goes: what was saved last is what is known
+			}
 			real = real.Add(time.Duration(r.IntN(1000)) * time.Second)
 		}
 	}

@@ -306,7 +306,7 @@ func TestTheFreelistIsOnDiskAfterAnOrderlyClose(t *testing.T) {
 	}
 	empty := func(tx *bbolt.Tx) error {
 		for i := range 1000 {
-			if err := tx.Bucket([]byte("a")).Delete([]byte(fmt.Sprint(i))); err != nil {
+			if err := tx.Bucket([]byte("a")).Delete(fmt.Append(nil, i)); err != nil {
 				return err
 			}
 		}

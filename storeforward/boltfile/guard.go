@@ -1,11 +1,13 @@
 package boltfile
 
 import (
+	"errors"
 	"fmt"
 	"runtime/debug"
 	"strings"
 
 	"go.etcd.io/bbolt"
+	bolterrors "go.etcd.io/bbolt/errors"
 )
 
 // DamageError says that a transaction met something in the file that cannot be: a page outside
@@ -49,7 +51,7 @@ func guard(path string, fn func() error) (err error) {
 // damaged page ends the process.
 func rollback(path string, tx *bbolt.Tx) bool {
 	err := guard(path, func() error {
-		if err := tx.Rollback(); err != nil && err != bbolt.ErrTxClosed {
+		if err := tx.Rollback(); err != nil && !errors.Is(err, bolterrors.ErrTxClosed) {
 			return err
 		}
 		return nil

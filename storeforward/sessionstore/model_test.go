@@ -148,8 +148,10 @@ func (g *script) next(m *model) op {
 			if r.IntN(4) == 0 {
 				o = durable.Outcome(1 + r.IntN(outcomes-1))
 			}
-			return op{"done", func(b *bench, k durable.Token) { b.Done(n, e.Seq, o) },
-				func(m *model) { m.Sessions[n].finish(e.Seq, o) }, nil, false}
+			return op{
+				"done", func(b *bench, k durable.Token) { b.Done(n, e.Seq, o) },
+				func(m *model) { m.Sessions[n].finish(e.Seq, o) }, nil, false,
+			}
 		}
 	case x < 86:
 		if e, found := g.pick(q); found && e.QoS == 2 {

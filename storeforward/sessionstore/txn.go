@@ -284,7 +284,7 @@ func (s *Store) applyBoots(b *bbolt.Bucket, t *txn) error {
 	}
 	var old [][]byte
 	c := b.Cursor()
-	for k, _ := c.First(); k != nil && len(k) == 4 && binary.BigEndian.Uint32(k) < t.oldest; k, _ = c.Next() {
+	for k, _ := c.First(); len(k) == 4 && binary.BigEndian.Uint32(k) < t.oldest; k, _ = c.Next() {
 		old = append(old, k)
 	}
 	for _, k := range old {
