@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"log/slog"
+	"math"
 	"net"
 	"os"
 	"path/filepath"
@@ -35,6 +36,10 @@ const stopTime = 10 * time.Second
 // closed.
 func run(ctx context.Context, cfg *config.Config, logger *slog.Logger) (err error) {
 	service.LimitHeap()
+	files, err := service.RaiseNoFile()
+	if err != nil {
+		logger.Warn("limit of open files stays low", "err", err)
+	}
 	unlock, err := lockData(cfg.Data)
 	if err != nil {
 		return err
@@ -78,7 +83,7 @@ func run(ctx context.Context, cfg *config.Config, logger *slog.Logger) (err erro
 		Auth:     authenticator,
 		Policy:   policy,
 		Clock:    times,
-		Limits:   limits(cfg),
+		Limits:   limits(cfg, files),
 		Log:      logger,
 	})
 	if err != nil {
@@ -161,8 +166,13 @@ func doors(cfg *config.Config) (*auth.Authenticator, *access.Policy, error) {
 	return auth.New(auth.Options{Passwords: passwords}), policy, nil
 }
 
-func limits(cfg *config.Config) broker.Limits {
+// reservedFiles is how many descriptors connections leave to the store, which opens its file anew
+// after a failed commit, to the spools and to the links of uplinks.
+const reservedFiles = 64
+
+func limits(cfg *config.Config, files uint64) broker.Limits {
 	return broker.Limits{
+		MaxConnections:   int(min(files-min(files/2, reservedFiles), math.MaxInt32)),
 		MaxPacket:        int(cfg.Limits.MaxPacket),
 		MaxTopicLevels:   cfg.Limits.MaxTopicLevels,
 		MaxSubscriptions: cfg.Limits.MaxSubscriptions,

@@ -43,9 +43,6 @@ func serve(c *call) error {
 	for _, w := range cfg.Warnings {
 		logger.Warn("doubtful setting", "at", w)
 	}
-	if _, err := service.RaiseNoFile(); err != nil {
-		logger.Warn("limit of open files stays low", "err", err)
-	}
 	ctx, stop := service.Signals(context.Background())
 	defer stop()
 	return run(ctx, cfg, logger)

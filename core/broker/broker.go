@@ -193,7 +193,8 @@ type handler struct{ *Broker }
 // Accepted takes a new connection.
 func (h handler) Accepted(k *conn.Conn, where any) bool {
 	b, ln := h.Broker, where.(*Listener)
-	if b.stopping || ln.MaxConnections > 0 && ln.connections >= ln.MaxConnections {
+	if b.stopping || ln.MaxConnections > 0 && ln.connections >= ln.MaxConnections ||
+		b.limits.MaxConnections > 0 && b.counters.Connections >= b.limits.MaxConnections {
 		b.counters.RefusedConnects++
 		return false
 	}

@@ -302,5 +302,5 @@ func (b *Broker) sessionLimits() session.Limits {
 }
 
 func (b *Broker) transientLimits() session.Limits {
-	return session.Limits{Window: b.limits.MaxInFlight, MaxQueued: b.limits.MaxQueuedTransient}
+	return session.Limits{Window: b.limits.MaxInFlight, MaxQueued: b.limits.MaxQueuedTransient, MaxBytes: b.limits.MaxTransientBytes}
 }

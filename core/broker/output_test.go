@@ -27,7 +27,7 @@ func TestSubscriberThatDoesNotReadCostsBoundedMemory(t *testing.T) {
 	for _, durably := range []bool{false, true} {
 		for qos := packet.QoS(0); qos <= 2; qos++ {
 			t.Run(fmt.Sprintf("lasting %v, QoS %d", durably, qos), func(t *testing.T) {
-				x := start(t, func(o *Options) { o.Limits.MaxOutput = limit })
+				x := start(t, func(o *Options) { o.Limits.MaxOutput, o.Limits.MaxTransientBytes = limit, 2*n*payload })
 				s, _ := x.connect(packet.V5, "s", func(c *packet.Connect) {
 					if durably {
 						lasting(c)

@@ -561,3 +561,17 @@ func TestUnsubscribingEndsTheGreeting(t *testing.T) {
 		t.Errorf("got %+v", m.greetings)
 	}
 }
+
+func TestConnectionsOverTheLimitAreClosed(t *testing.T) {
+	x := start(t, func(o *Options) { o.Limits.MaxConnections = 3 })
+	var all []*wire
+	for i := range 3 {
+		w, _ := x.connect(packet.V5, fmt.Sprint(i))
+		all = append(all, w)
+	}
+	x.dial(packet.V5).closed()
+	all[0].net.Close()
+	x.until("room", func() bool { return x.b.counters.Connections == 2 })
+	x.connect(packet.V5, "again")
+	all[1].nothing()
+}

@@ -22,7 +22,7 @@ const (
 // output now. For SendNow it returns the identifier; the caller then calls Took with the
 // message's number.
 func (s *Session) Offer(ready bool) (Offered, packet.ID) {
-	if s.Pending() >= s.limits.MaxQueued {
+	if s.Pending() >= s.limits.MaxQueued || s.limits.MaxBytes > 0 && s.bytes >= s.limits.MaxBytes {
 		return Refuse, 0
 	}
 	if !ready || !s.connected || !s.live || s.room() <= 0 || len(s.queue) > 0 {
@@ -67,7 +67,10 @@ func (s *Session) push(o Outgoing) {
 }
 
 // Enqueue keeps a message of a session without a number until the window opens.
-func (s *Session) Enqueue(q Queued) { s.queue = append(s.queue, q) }
+func (s *Session) Enqueue(q Queued) {
+	s.queue = append(s.queue, q)
+	s.bytes += q.size()
+}
 
 // Dequeue takes the next message that waits in memory, if the window has room.
 func (s *Session) Dequeue() (q Queued, id packet.ID, ok bool) {
@@ -75,6 +78,7 @@ func (s *Session) Dequeue() (q Queued, id packet.ID, ok bool) {
 		return q, 0, false
 	}
 	q = s.queue[0]
+	s.bytes -= q.size()
 	s.queue[0] = Queued{}
 	s.queue = s.queue[1:]
 	if len(s.queue) == 0 {

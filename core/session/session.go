@@ -13,6 +13,7 @@ import (
 type Limits struct {
 	Window    int // PUBLISH packets in flight to the client, 1 to 65,535
 	MaxQueued int // messages that wait, in flight included
+	MaxBytes  int // of messages that wait in memory, in a session without a number; 0 = no limit
 }
 
 // identifiers is how many may be in use. There can be more of them than the window allows: those
@@ -33,6 +34,7 @@ type Session struct {
 	free        int // how many identifiers from nextID on are known to be unused
 	flight      []Outgoing
 	queue       []Queued // what waits, of a session without a number
+	bytes       int      // of queue
 	pending     int      // messages appended and not done, durable only
 	live        bool
 	reading     bool          // a read of the store is under way
@@ -73,6 +75,12 @@ type Queued struct {
 	QoS             packet.QoS
 	Retain          bool
 	SubscriptionIDs []uint32
+}
+
+// size is about the memory that it takes. The message may be shared with other sessions.
+func (q *Queued) size() int {
+	const overhead = 200
+	return overhead + len(q.Message.Topic) + len(q.Message.Properties) + len(q.Message.Payload)
 }
 
 // New returns the state of a session that has just been created. number is 0 for one that ends

@@ -4,6 +4,7 @@ import (
 	"testing"
 
 	"dunlin/core/durable"
+	"dunlin/core/message"
 	"dunlin/core/packet"
 )
 
@@ -127,5 +128,36 @@ func TestWhatTheStoreHasLostIsNotWaitedFor(t *testing.T) {
 	}
 	if o, _ := s.Offer(true); o != SendNow {
 		t.Errorf("got %v: the session is not live again", o)
+	}
+}
+
+func TestQueueInMemoryIsBoundedInBytes(t *testing.T) {
+	s := New(0, Limits{Window: 1, MaxQueued: 1000, MaxBytes: 10_000})
+	s.Connect(1)
+	_, id := s.Offer(true)
+	s.Sending(1, id)
+	n := 0
+	for {
+		o, _ := s.Offer(true)
+		if o == Refuse {
+			break
+		}
+		s.Enqueue(Queued{Message: &message.Message{Topic: "t", Payload: make([]byte, 3000)}, QoS: 1})
+		n++
+	}
+	if n != 4 {
+		t.Errorf("%d messages of 3000 bytes wait, want 4", n)
+	}
+	for n > 0 {
+		s.Puback(id)
+		var ok bool
+		if _, id, ok = s.Dequeue(); !ok {
+			t.Fatal("nothing waits")
+		}
+		s.Sending(1, id)
+		n--
+	}
+	if o, _ := s.Offer(true); o != Wait || s.bytes != 0 {
+		t.Errorf("got %v with %d bytes", o, s.bytes)
 	}
 }
