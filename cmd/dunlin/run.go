@@ -20,6 +20,7 @@ import (
 	"dunlin/core/auth"
 	"dunlin/core/broker"
 	"dunlin/core/message"
+	"dunlin/core/packet"
 	"dunlin/platform/clock"
 	"dunlin/platform/service"
 	"dunlin/storeforward/boltfile"
@@ -184,6 +185,12 @@ func limits(cfg *config.Config, files uint64) broker.Limits {
 		MaxSessionExpiry: cfg.Sessions.MaxExpiry,
 		MaxRetained:      cfg.Retained.MaxMessages,
 		MaxRetainedBytes: cfg.Retained.MaxBytes,
+
+		HasMaxQoS:         cfg.Limits.MaxQoS < 2,
+		MaxQoS:            packet.QoS(cfg.Limits.MaxQoS),
+		NoRetain:          !cfg.Limits.Retain,
+		NoWildcards:       !cfg.Limits.Wildcards,
+		NoSubscriptionIDs: !cfg.Limits.SubscriptionIDs,
 	}
 }
 

@@ -132,6 +132,9 @@ func (b *Broker) prepare(c *client, p *packet.Connect) (*connecting, packet.Reas
 		k.clientID, k.assigned = newClientID(), true
 	}
 	if p.HasWill {
+		if code := b.checkOffered(p.Will.QoS, p.Will.Retain); code != packet.Success { // [MQTT-3.2.2-12, MQTT-3.2.2-13]
+			return k, code
+		}
 		if code := b.checkTopic(p.Will.Topic); code != packet.Success {
 			return k, code
 		}
@@ -150,6 +153,17 @@ func (b *Broker) prepare(c *client, p *packet.Connect) (*connecting, packet.Reas
 		}
 	}
 	return k, packet.Success
+}
+
+// checkOffered checks a PUBLISH or a will against what is announced at CONNECT.
+func (b *Broker) checkOffered(qos packet.QoS, retain bool) packet.ReasonCode {
+	switch {
+	case qos > b.limits.MaxQoS:
+		return packet.QoSNotSupported
+	case retain && b.limits.NoRetain:
+		return packet.RetainNotSupported
+	}
+	return packet.Success
 }
 
 // maxExpiry is the longest Session Expiry Interval that is granted, in seconds.
@@ -337,15 +351,16 @@ func (b *Broker) welcome(e *entering) {
 	c, m, k := e.k.c, e.m, e.k
 	a := packet.Connack{
 		SessionPresent:      e.present,
-		TopicAliasMaximum:   0,
 		SharedUnavailable:   true,
+		HasMaximumQoS:       b.limits.HasMaxQoS, // [MQTT-3.2.2-9]
+		MaximumQoS:          b.limits.MaxQoS,
+		RetainUnavailable:   b.limits.NoRetain,
+		WildcardUnavailable: b.limits.NoWildcards,
+		SubIDUnavailable:    b.limits.NoSubscriptionIDs,
 		MaximumPacketSize:   uint32(b.limits.MaxPacket),
 		HasSessionExpiry:    k.capped,
 		SessionExpiry:       k.expiry,
 		ReceiveMaximum:      uint16(b.limits.ReceiveMaximum),
-		HasServerKeepAlive:  false,
-		RetainUnavailable:   false,
-		WildcardUnavailable: false,
 	}
 	if k.assigned {
 		a.AssignedClientID = []byte(k.clientID)

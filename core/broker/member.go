@@ -270,6 +270,14 @@ func (b *Broker) restoreSession(r *durable.Restored) {
 			b.log.Warn("subscription no longer allowed", "client_id", m.clientID, "user", s.Identity, "topic", sub.Filter)
 			continue
 		}
+		if b.limits.NoWildcards && hasWildcard(sub.Filter) {
+			b.log.Warn("subscription with a wildcard is no longer offered", "client_id", m.clientID, "topic", sub.Filter)
+			continue
+		}
+		sub.QoS = min(sub.QoS, b.limits.MaxQoS)
+		if b.limits.NoSubscriptionIDs {
+			sub.ID = 0
+		}
 		b.subscribe(m, sub)
 	}
 	var spent time.Duration

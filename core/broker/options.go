@@ -59,11 +59,21 @@ type Limits struct {
 	MaxRetained          int           // messages; default 100,000
 	MaxRetainedBytes     int64         // default 16 MiB
 	MatchCacheReferences int           // default 65,536
+
+	// What clients may not use. MQTT 5.0 is told at CONNECT; what is used all the same is refused.
+	HasMaxQoS         bool
+	MaxQoS            packet.QoS // of PUBLISH packets, wills and subscriptions, if HasMaxQoS; otherwise 2
+	NoRetain          bool
+	NoWildcards       bool
+	NoSubscriptionIDs bool
 }
 
 func (l *Limits) setDefaults() {
 	setDefault(&l.MaxPacket, 256<<10)
 	l.MaxPacket = min(l.MaxPacket, packet.MaxRemaining-maxAdded)
+	if !l.HasMaxQoS {
+		l.MaxQoS = 2
+	}
 	setDefault(&l.MaxTopic, 1024)
 	setDefault(&l.MaxTopicLevels, 128)
 	setDefault(&l.MaxSubscriptions, 1000)

@@ -45,6 +45,9 @@ func (b *Broker) onPublish(c *client, flags byte, body []byte) error {
 	if p.HasSubID {
 		return protocolError("PUBLISH to a server with a subscription identifier") // [MQTT-3.3.4-6]
 	}
+	if code := b.checkOffered(p.QoS, p.Retain); code != packet.Success { // §3.2.2.3.4, §3.2.2.3.5
+		return &packet.Error{Code: code, Detail: "PUBLISH asks for what CONNACK has ruled out"}
+	}
 	if p.QoS == 2 {
 		fresh, committed := c.member.state.Arrive(p.ID)
 		if !fresh {
@@ -334,6 +337,10 @@ func (b *Broker) message(pub *publication) *message.Message {
 // publishMessage publishes a message that is no client's packet: a will, or one of an uplink.
 // done, which may be nil, is told when its durable destinations have it.
 func (b *Broker) publishMessage(m *message.Message, done func(error)) {
+	if m.Retain && b.limits.NoRetain { // a will of an earlier start, or from above
+		m = new(*m)
+		m.Retain = false
+	}
 	pub := publication{
 		Publish:   packetOf(m),
 		publisher: m.Publisher,

@@ -34,13 +34,16 @@ func (b *Broker) onSubscribe(c *client, body []byte) error {
 	if err != nil {
 		return err
 	}
+	if fault := b.offersSubscriptions(c, &p); fault != nil {
+		return fault
+	}
 	s := &subscribing{c: c, m: c.member, id: p.ID}
 	for filter, o := range p.Filters() {
 		code := b.checkSubscribe(c, filter)
 		if code == packet.Success {
 			sub := durable.Subscription{
 				Filter:            string(filter),
-				QoS:               o.QoS,
+				QoS:               min(o.QoS, b.limits.MaxQoS), // of any QoS is accepted [MQTT-3.2.2-10]
 				NoLocal:           o.NoLocal,
 				RetainAsPublished: o.RetainAsPublished,
 				RetainHandling:    o.RetainHandling,
@@ -52,6 +55,32 @@ func (b *Broker) onSubscribe(c *client, body []byte) error {
 	}
 	b.commitSubscriptions(s)
 	return nil
+}
+
+// offersSubscriptions checks a SUBSCRIBE of MQTT 5.0 against what CONNACK has announced: asking for
+// more is a Protocol Error with a code of its own (MQTT5 §3.2.2.3.11, §3.2.2.3.12).
+func (b *Broker) offersSubscriptions(c *client, p *packet.Subscribe) error {
+	if p.SubscriptionID != 0 && b.limits.NoSubscriptionIDs {
+		return &packet.Error{Code: packet.SubIDNotSupported, Detail: "SUBSCRIBE with a subscription identifier, which CONNACK has ruled out"}
+	}
+	if c.version < packet.V5 || !b.limits.NoWildcards {
+		return nil
+	}
+	for filter := range p.Filters() {
+		if hasWildcard(filter) {
+			return &packet.Error{Code: packet.WildcardNotSupported, Detail: "SUBSCRIBE with a wildcard, which CONNACK has ruled out"}
+		}
+	}
+	return nil
+}
+
+func hasWildcard[T string | []byte](filter T) bool {
+	for i := range len(filter) {
+		if filter[i] == '+' || filter[i] == '#' {
+			return true
+		}
+	}
+	return false
 }
 
 func (s *subscribing) subscribe(b *Broker, sub *durable.Subscription) packet.ReasonCode {
@@ -74,6 +103,9 @@ func (b *Broker) checkSubscribe(c *client, filter []byte) packet.ReasonCode {
 	}
 	if code := b.checkFilter(filter); code != packet.Success {
 		return code
+	}
+	if b.limits.NoWildcards && hasWildcard(filter) {
+		return packet.WildcardNotSupported // 3.1.1: 0x80
 	}
 	if !c.grant.MaySubscribe(string(filter)) {
 		c.reportDenied("subscribe denied", string(filter))
@@ -194,7 +226,7 @@ func (s *subscribing) answer(b *Broker) {
 
 // restoreRetained brings back the retained messages.
 func (b *Broker) restoreRetained(o Options) {
-	if o.Retained == nil {
+	if o.Retained == nil || b.limits.NoRetain { // they stay on disk
 		return
 	}
 	for m := range o.Retained {

@@ -92,6 +92,12 @@ type Limits struct {
 	MaxTopicLevels   int           // levels of a Topic Name or Topic Filter
 	MaxSubscriptions int           // of one client
 	MaxOutput        int64         // bytes that wait to be written to one client; never below MaxPacket
+
+	// What is not offered: announced to MQTT 5.0 and refused when it is used all the same.
+	MaxQoS          int // of messages, wills and subscriptions
+	Retain          bool
+	Wildcards       bool
+	SubscriptionIDs bool
 }
 
 // Sessions bound what is kept for clients that are away.
@@ -140,6 +146,10 @@ func Default() *Config {
 			MaxTopicLevels:   128,
 			MaxSubscriptions: 1000,
 			MaxOutput:        MiB,
+			MaxQoS:           2,
+			Retain:           true,
+			Wildcards:        true,
+			SubscriptionIDs:  true,
 		},
 		Sessions: Sessions{
 			MaxExpiry:         30 * 24 * time.Hour,
