@@ -198,7 +198,7 @@ func (r *rig) check() {
 }
 
 // kill waits until about more messages are acknowledged, kills the gateway at some moment
-// behind that, and starts it again.
+// behind that, and starts it again; one time in four it is killed while it starts, too.
 func (r *rig) kill(more uint64) {
 	r.t.Helper()
 	target := r.tally.Acknowledged() + more
@@ -217,6 +217,15 @@ func (r *rig) kill(more uint64) {
 	<-time.After(time.Duration(r.rng.IntN(3000)) * time.Microsecond)
 	if err := r.gateway.Kill(); err != nil {
 		r.t.Fatal(err)
+	}
+	if r.rng.IntN(4) == 0 {
+		if err := r.gateway.Launch(); err != nil {
+			r.t.Fatal(err)
+		}
+		<-time.After(time.Duration(r.rng.IntN(30_000)) * time.Microsecond)
+		if err := r.gateway.Kill(); err != nil {
+			r.t.Fatal(err)
+		}
 	}
 	if err := r.gateway.Start(r.ctx); err != nil {
 		r.t.Fatal(err)

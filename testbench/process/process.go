@@ -54,7 +54,7 @@ func Start(ctx context.Context, spec Spec) (*Process, error) {
 
 // Start runs the process again after Kill or Stop and waits until it accepts connections.
 func (p *Process) Start(ctx context.Context) error {
-	if err := p.launch(); err != nil {
+	if err := p.Launch(); err != nil {
 		return err
 	}
 	ctx, cancel := context.WithTimeout(ctx, startGuard)
@@ -66,8 +66,8 @@ func (p *Process) Start(ctx context.Context) error {
 	return nil
 }
 
-// launch starts the process without waiting.
-func (p *Process) launch() error {
+// Launch runs the process again after Kill or Stop without waiting, to kill it while it starts.
+func (p *Process) Launch() error {
 	log, err := os.OpenFile(p.Spec.Log, os.O_CREATE|os.O_WRONLY|os.O_APPEND, 0o600)
 	if err != nil {
 		return fmt.Errorf("process: %w", err)
