@@ -23,7 +23,8 @@ func (b *Broker) awaitOutput(c *client) {
 	}
 }
 
-// checkOutput goes on with the clients whose output went with the last flush.
+// checkOutput goes on with the clients whose output went with the last flush: in the next turn,
+// so that one that takes much does not keep the others waiting.
 func (b *Broker) checkOutput() {
 	if len(b.full) == 0 {
 		return
@@ -37,7 +38,11 @@ func (b *Broker) checkOutput() {
 		case c.conn.Unsent() > b.limits.MaxOutput:
 			b.full = append(b.full, c) // not flushed yet
 		default:
-			b.drained(c)
+			b.loop.Post(func() {
+				if c.awaiting && !c.ended {
+					b.drained(c)
+				}
+			})
 		}
 	}
 }
