@@ -172,6 +172,10 @@ func doors(cfg *config.Config) (*auth.Authenticator, *access.Policy, error) {
 const reservedFiles = 64
 
 func limits(cfg *config.Config, files uint64) broker.Limits {
+	aliases := cfg.Limits.TopicAliases
+	if aliases == 0 {
+		aliases = -1
+	}
 	return broker.Limits{
 		MaxConnections:   int(min(files-min(files/2, reservedFiles), math.MaxInt32)),
 		MaxPacket:        int(cfg.Limits.MaxPacket),
@@ -186,6 +190,7 @@ func limits(cfg *config.Config, files uint64) broker.Limits {
 		MaxRetained:      cfg.Retained.MaxMessages,
 		MaxRetainedBytes: cfg.Retained.MaxBytes,
 
+		TopicAliases:      aliases,
 		HasMaxQoS:         cfg.Limits.MaxQoS < 2,
 		MaxQoS:            packet.QoS(cfg.Limits.MaxQoS),
 		NoRetain:          !cfg.Limits.Retain,

@@ -35,7 +35,9 @@ type client struct {
 	maxPacket  uint32 // the client's Maximum Packet Size, 0 = no limit
 	carried    int    // QoS 2 messages of the client that were under way when it connected
 	acks       acks
-	pendingID  string // client identifier of a CONNECT that waits
+	received   received // topic aliases
+	given      *given   // topic aliases
+	pendingID  string   // client identifier of a CONNECT that waits
 	grant      *access.Grant
 }
 

@@ -47,6 +47,9 @@ func (b *Broker) onConnect(c *client, body []byte) error {
 		return &packet.Error{Code: packet.UnsupportedProtocolVersion, Detail: "MQTT 3.1 is not spoken here, 3.1.1 and 5.0 are"}
 	}
 	c.maxPacket = p.MaximumPacketSize
+	if n := min(int(p.TopicAliasMaximum), b.limits.TopicAliases); n > 0 {
+		c.given = &given{max: n}
+	}
 	k, code := b.prepare(c, &p)
 	if code != packet.Success {
 		b.refuseConnect(c, k, code, "")
@@ -352,6 +355,7 @@ func (b *Broker) welcome(e *entering) {
 	a := packet.Connack{
 		SessionPresent:      e.present,
 		SharedUnavailable:   true,
+		TopicAliasMaximum:   uint16(b.limits.TopicAliases),
 		HasMaximumQoS:       b.limits.HasMaxQoS, // [MQTT-3.2.2-9]
 		MaximumQoS:          b.limits.MaxQoS,
 		RetainUnavailable:   b.limits.NoRetain,

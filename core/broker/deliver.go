@@ -43,6 +43,11 @@ func (b *Broker) sendNow(pub *publication, c *client, qos packet.QoS, retain boo
 		b.counters.DroppedOutput++
 		return
 	}
+	if c.given != nil && len(pub.Topic) >= minAliased && len(pub.Payload) <= maxAliased {
+		p := pub.forReceiver(qos, retain, ids)
+		b.sendAlone(c, &p, pub.topic, id)
+		return
+	}
 	var s conn.Segment
 	i := variant(c.version, qos, retain)
 	switch {
@@ -60,11 +65,17 @@ func (b *Broker) sendNow(pub *publication, c *client, qos packet.QoS, retain boo
 
 func (b *Broker) encode(pub *publication, v packet.Version, qos packet.QoS, retain bool, ids []uint32) conn.Segment {
 	b.makeRoom()
+	p := pub.forReceiver(qos, retain, ids)
+	return b.loop.Arena.Publish(&p, v)
+}
+
+// forReceiver is the PUBLISH as one kind of receiver gets it.
+func (pub *publication) forReceiver(qos packet.QoS, retain bool, ids []uint32) packet.Publish {
 	p := pub.Publish
 	p.QoS, p.Retain, p.Dup = qos, retain, false
 	p.HasTopicAlias, p.TopicAlias = false, 0
 	p.SubscriptionIDs = ids
-	return b.loop.Arena.Publish(&p, v)
+	return p
 }
 
 // makeRoom empties a full arena. Encodings of the publish under way are made anew after it.
@@ -95,8 +106,7 @@ func (b *Broker) sendStored(m *member, p *packet.Publish, msg *message.Message, 
 	if p.HasExpiry {
 		p.Expiry = b.remaining(msg)
 	}
-	b.makeRoom()
-	b.write(m.client, b.loop.Arena.Publish(p, m.client.version), id)
+	b.sendAlone(m.client, p, msg.Topic, id)
 }
 
 // remaining is what is left of a message's Message Expiry Interval, in seconds.

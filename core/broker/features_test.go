@@ -127,20 +127,6 @@ func TestMessageExpires(t *testing.T) { // [MQTT-3.3.2-5, MQTT-3.3.2-6]
 	}
 }
 
-func TestTopicAliasIsRefusedWhereNoneWasOffered(t *testing.T) { // [MQTT-3.3.2-9]
-	x := start(t)
-	w, k := x.connect(packet.V5, "c")
-	if k.TopicAliasMaximum != 0 {
-		t.Fatalf("topic alias maximum is %d", k.TopicAliasMaximum)
-	}
-	b, _ := packet.AppendPublish(nil, &packet.Publish{Topic: []byte("a"), TopicAlias: 1}, packet.V5)
-	w.write(b)
-	h, body := w.closed()
-	if d, err := packet.ParseDisconnect(body, packet.V5); h.Type != packet.DISCONNECT || err != nil || d.Code != packet.TopicAliasInvalid {
-		t.Errorf("got %v %v, %v; want 0x94", h.Type, d.Code, err)
-	}
-}
-
 func TestReceiveMaximumIsEnforced(t *testing.T) { // [MQTT-3.3.4-7]
 	for qos := packet.QoS(1); qos <= 2; qos++ {
 		t.Run(fmt.Sprint("QoS ", qos), func(t *testing.T) {

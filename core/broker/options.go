@@ -3,6 +3,7 @@ package broker
 import (
 	"iter"
 	"log/slog"
+	"math"
 	"time"
 
 	"dunlin/core/access"
@@ -58,6 +59,7 @@ type Limits struct {
 	MaxSessionExpiry     time.Duration // default 30 days; from 0xFFFFFFFF seconds on, sessions may last for ever
 	MaxRetained          int           // messages; default 100,000
 	MaxRetainedBytes     int64         // default 16 MiB
+	TopicAliases         int           // of a connection, each way; default 16, negative = none
 	MatchCacheReferences int           // default 65,536
 
 	// What clients may not use. MQTT 5.0 is told at CONNECT; what is used all the same is refused.
@@ -87,6 +89,8 @@ func (l *Limits) setDefaults() {
 	setDefault(&l.MaxSessionExpiry, 30*24*time.Hour)
 	setDefault(&l.MaxRetained, 100_000)
 	setDefault(&l.MaxRetainedBytes, 16<<20)
+	setDefault(&l.TopicAliases, 16)
+	l.TopicAliases = min(max(l.TopicAliases, 0), math.MaxUint16)
 	setDefault(&l.MatchCacheReferences, 64<<10)
 }
 

@@ -39,8 +39,9 @@ func (b *Broker) onPublish(c *client, flags byte, body []byte) error {
 	}
 	b.counters.Received++
 	if p.HasTopicAlias {
-		// None was announced in CONNACK [MQTT-3.2.2-17].
-		return &packet.Error{Code: packet.TopicAliasInvalid, Detail: "topic alias above the topic alias maximum of 0"}
+		if err := c.resolve(p); err != nil {
+			return err
+		}
 	}
 	if p.HasSubID {
 		return protocolError("PUBLISH to a server with a subscription identifier") // [MQTT-3.3.4-6]

@@ -159,6 +159,7 @@ func attacks(v packet.Version) []attack {
 		attack{name: "PUBLISH with properties past its end", bytes: frame(0x30, str("a")+"\x7F\x01\x01"), code: malformed},
 		attack{name: "PUBLISH with Topic Alias 0", bytes: frame(0x30, str("a")+"\x03\x23\x00\x00"+"hi"), code: packet.TopicAliasInvalid},
 		attack{name: "PUBLISH with a Topic Alias above the maximum", bytes: frame(0x30, str("a")+"\x03\x23\xFF\xFF"+"hi"), code: packet.TopicAliasInvalid},
+		attack{name: "PUBLISH with a Topic Alias that has no topic", bytes: frame(0x30, str("")+"\x03\x23\x00\x05"+"hi"), code: protocol},
 		attack{name: "PUBLISH with a wildcard in its response topic", bytes: frame(0x30, str("a")+"\x06\x08"+str("r/#")+"hi"), code: protocol, passes: true},
 		attack{name: "PUBLISH with a Subscription Identifier", bytes: frame(0x30, str("a")+"\x02\x0B\x01"+"hi"), code: protocol, passes: true},
 		attack{name: "PUBLISH with Payload Format Indicator 2", bytes: frame(0x30, str("a")+"\x02\x01\x02"+"hi"), code: protocol, passes: true},

@@ -92,6 +92,7 @@ type Limits struct {
 	MaxTopicLevels   int           // levels of a Topic Name or Topic Filter
 	MaxSubscriptions int           // of one client
 	MaxOutput        int64         // bytes that wait to be written to one client; never below MaxPacket
+	TopicAliases     int           // topics that a packet may name by a number, each way; 0 = none
 
 	// What is not offered: announced to MQTT 5.0 and refused when it is used all the same.
 	MaxQoS          int // of messages, wills and subscriptions
@@ -146,6 +147,7 @@ func Default() *Config {
 			MaxTopicLevels:   128,
 			MaxSubscriptions: 1000,
 			MaxOutput:        MiB,
+			TopicAliases:     16,
 			MaxQoS:           2,
 			Retain:           true,
 			Wildcards:        true,

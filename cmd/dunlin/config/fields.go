@@ -123,7 +123,7 @@ func (d *decoder) address(n *yaml.Node, dst *string) {
 	*dst = host + ":" + port
 }
 
-// Of the bounds below none but max_qos may be 0: options of the broker mean their default by it.
+// Of the bounds below none but topic_aliases and max_qos may be 0: options of the broker mean their default by it.
 
 func (d *decoder) limits(n *yaml.Node, l *Limits) {
 	g, ok := d.group(n,
@@ -134,6 +134,7 @@ func (d *decoder) limits(n *yaml.Node, l *Limits) {
 		field{key: "max_topic_levels", read: d.whole(&l.MaxTopicLevels, 1, math.MaxUint16)},
 		field{key: "max_subscriptions", read: d.whole(&l.MaxSubscriptions, 1, 1_000_000)},
 		field{key: "max_output", read: d.size(&l.MaxOutput, 16*KiB, GiB, false)},
+		field{key: "topic_aliases", read: d.whole(&l.TopicAliases, 0, 1000)},
 		field{key: "max_qos", read: d.whole(&l.MaxQoS, 0, 2)},
 		field{key: "retain", read: d.flag(&l.Retain)},
 		field{key: "wildcards", read: d.flag(&l.Wildcards)},
