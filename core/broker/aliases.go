@@ -63,8 +63,9 @@ const (
 // it. topic is the name in p as a string that may be kept.
 func (b *Broker) sendAlone(c *client, p *packet.Publish, topic string, id packet.ID) {
 	b.makeRoom()
+	d := Delivery{Topic: topic, Bytes: len(p.Payload), QoS: p.QoS, Retain: p.Retain, Dup: p.Dup}
 	if c.given == nil || len(topic) < minAliased {
-		b.write(c, b.loop.Arena.Publish(p, c.version), id)
+		b.write(c, b.loop.Arena.Publish(p, c.version), id, d)
 		return
 	}
 	q := *p
@@ -85,5 +86,5 @@ func (b *Broker) sendAlone(c *client, p *packet.Publish, topic string, id packet
 	if !known && !fits {
 		q = *p // the property alone may be too much, and the client must not miss the first of an alias
 	}
-	b.write(c, b.loop.Arena.Publish(&q, c.version), id)
+	b.write(c, b.loop.Arena.Publish(&q, c.version), id, d)
 }

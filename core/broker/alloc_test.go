@@ -14,7 +14,7 @@ import (
 )
 
 // pair adopts one end of a socket pair as a connected client of the broker and returns the other.
-func (x *bench) adopt(t *testing.T, b *Broker, id string) (c *client, peer int) {
+func (x *bench) adopt(t testing.TB, b *Broker, id string) (c *client, peer int) {
 	t.Helper()
 	fds, err := unix.Socketpair(unix.AF_UNIX, unix.SOCK_STREAM|unix.SOCK_NONBLOCK, 0)
 	if err != nil {
@@ -36,48 +36,8 @@ func (x *bench) adopt(t *testing.T, b *Broker, id string) (c *client, peer int) 
 }
 
 func TestQoS0AllocatesNothingBetweenDecodeAndWrite(t *testing.T) {
-	x := &bench{t: t}
-	b := unstarted(t)
-	poller, err := poll.New()
-	if err != nil {
-		t.Fatal(err)
-	}
-	defer poller.Close()
-	pub, _ := x.adopt(t, b, "pub")
-	var peers []int
-	for _, id := range []string{"s1", "s2", "s3"} {
-		c, fd := x.adopt(t, b, id)
-		s := packet.AppendSubscribe(nil, 1, 0, []packet.Subscription{{Filter: "plant/+/temp"}}, packet.V311)
-		h, n, _ := packet.ParseHeader(s)
-		if err := (handler{b}).Packet(c.conn, h, s[n:]); err != nil {
-			t.Fatal(err)
-		}
-		peers = append(peers, fd)
-	}
-	frame, _ := packet.AppendPublish(nil, &packet.Publish{Topic: []byte("plant/7/temp"), Payload: make([]byte, 128)}, packet.V311)
-	h, n, err := packet.ParseHeader(frame)
-	if err != nil {
-		t.Fatal(err)
-	}
-	sink := make([]byte, 64<<10)
+	b, turn := fanOut(t, nil)
 	sent := b.counters.Sent
-	turn := func() {
-		for range 10 {
-			if err := (handler{b}).Packet(pub.conn, h, frame[n:]); err != nil {
-				t.Fatal(err)
-			}
-		}
-		handler{b}.TurnEnds()
-		b.loop.Arena.Flush(poller)
-		for _, fd := range peers {
-			for {
-				if _, err := unix.Read(fd, sink); err != nil {
-					break
-				}
-			}
-		}
-	}
-	turn() // what is made once: cache entry, arena
 	if got := testing.AllocsPerRun(100, turn); got != 0 {
 		t.Errorf("%v allocations for 10 messages to 3 subscribers, want 0", got)
 	}
@@ -87,7 +47,7 @@ func TestQoS0AllocatesNothingBetweenDecodeAndWrite(t *testing.T) {
 }
 
 // unstarted is a broker whose loop does not run: the test drives it.
-func unstarted(t *testing.T) *Broker {
+func unstarted(t testing.TB) *Broker {
 	t.Helper()
 	x := start(t)
 	o := Options{Store: newFakeStore(), Auth: open{}, Policy: x.b.policy, Clock: x.b.clock, Log: x.b.log}

@@ -1,6 +1,6 @@
 // Package broker joins the parts of the core to an MQTT broker: connections, sessions, routes,
 // retained messages, access. It declares what it needs from outside: a Store, Outboxes, a Clock,
-// an Authenticator.
+// an Authenticator; and what can watch it, an Observer.
 //
 // # The way of a message
 //
@@ -43,6 +43,8 @@ type Broker struct {
 	clock  Clock
 	limits Limits
 	log    *slog.Logger
+
+	observer Observer // nil = nobody watches
 
 	loop      *loop.Loop
 	over      chan struct{} // closed when Run has returned
@@ -112,6 +114,7 @@ func New(o Options) (*Broker, error) {
 	}
 	b.restoreRetained(o)
 	b.restoreSessions(o)
+	b.observer = o.Observer // not told of what was restored
 	return b, nil
 }
 

@@ -39,6 +39,8 @@ type client struct {
 	given      *given   // topic aliases
 	pendingID  string   // client identifier of a CONNECT that waits
 	grant      *access.Grant
+	ending     Ending // why it ended, or is about to
+	remote     string // address, once somebody wanted it
 }
 
 // how a connection ends.
@@ -173,6 +175,7 @@ func (b *Broker) disconnect(c *client, code packet.ReasonCode, why string) {
 }
 
 func (b *Broker) sendDisconnect(c *client, code packet.ReasonCode, why string) {
+	c.ending = Ending{ByBroker, code}
 	if !c.accepted || c.version < packet.V5 || c.conn.Stopped() {
 		return
 	}
@@ -198,6 +201,12 @@ func (b *Broker) end(c *client, h how) {
 	c.ended = true
 	c.listener.connections--
 	b.counters.Connections--
+	if c.accepted {
+		b.counters.Connected--
+		if b.observer != nil {
+			b.observer.Disconnected(c.peer(), c.ending)
+		}
+	}
 	b.loop.Unset(c)
 	b.loop.Close(c.conn)
 	if c.member != nil {

@@ -374,6 +374,10 @@ func (b *Broker) welcome(e *entering) {
 		return // its maximum packet size is too small for that
 	}
 	c.accepted, c.connecting = true, false
+	b.counters.Connected++
+	if b.observer != nil {
+		b.observer.Connected(c.peer())
+	}
 	b.log.Debug("client connected", "client_id", m.clientID, "user", m.identity.User, "version", int(c.version), "session_present", e.present)
 	if silence := c.keepAlive + c.keepAlive/2; silence > 0 && silence < b.limits.ConnectTimeout {
 		b.loop.At(b.loop.Now()+silence, c) // the timer of the CONNECT would be too late
@@ -407,6 +411,7 @@ func (b *Broker) onDisconnect(c *client, body []byte) error {
 		}
 		m.expiry = min(d.SessionExpiry, b.maxExpiry())
 	}
+	c.ending = Ending{ByClient, d.Code}
 	if d.Code == packet.Success {
 		b.end(c, normal)
 	} else {

@@ -40,7 +40,7 @@ func variant(version packet.Version, qos packet.QoS, retain bool) int {
 // dropped and counted.
 func (b *Broker) sendNow(pub *publication, c *client, qos packet.QoS, retain bool, ids []uint32, id packet.ID) {
 	if qos == 0 && c.conn.Unsent() > b.limits.MaxOutput {
-		b.counters.DroppedOutput++
+		b.drop(DropOutput, c.member.clientID, pub.topic)
 		return
 	}
 	if c.given != nil && len(pub.Topic) >= minAliased && len(pub.Payload) <= maxAliased {
@@ -60,7 +60,7 @@ func (b *Broker) sendNow(pub *publication, c *client, qos packet.QoS, retain boo
 		b.variants.segments[i] = s
 		b.variants.made |= 1 << i
 	}
-	b.write(c, s, id)
+	b.write(c, s, id, Delivery{Topic: pub.topic, Bytes: len(pub.Payload), QoS: qos, Retain: retain})
 }
 
 func (b *Broker) encode(pub *publication, v packet.Version, qos packet.QoS, retain bool, ids []uint32) conn.Segment {
@@ -87,10 +87,10 @@ func (b *Broker) makeRoom() {
 }
 
 // write sends an encoded PUBLISH, unless it is larger than the client takes: then it is treated
-// as if it had been sent and acknowledged [MQTT-3.1.2-25].
-func (b *Broker) write(c *client, s conn.Segment, id packet.ID) {
+// as if it had been sent and acknowledged [MQTT-3.1.2-25]. d is what it is, but for the ClientID.
+func (b *Broker) write(c *client, s conn.Segment, id packet.ID, d Delivery) {
 	if c.maxPacket != 0 && s.Len() > int(c.maxPacket) {
-		b.counters.DroppedTooLarge++
+		b.drop(DropTooLarge, c.member.clientID, d.Topic)
 		if id != 0 {
 			b.finished(c.member, id, durable.DroppedTooLarge)
 		}
@@ -98,6 +98,10 @@ func (b *Broker) write(c *client, s conn.Segment, id packet.ID) {
 	}
 	b.counters.Sent++
 	c.conn.Send(&b.loop.Arena, s, id)
+	if b.observer != nil {
+		d.ClientID = c.member.clientID
+		b.observer.Delivered(d)
+	}
 }
 
 // sendStored sends a message that has waited, with what is left of its Message Expiry Interval
@@ -151,7 +155,7 @@ func (b *Broker) pumpTransient(m *member) {
 			return
 		}
 		if b.expired(q.Message) {
-			b.counters.Expired++
+			b.drop(DropExpired, m.clientID, q.Message.Topic)
 			continue
 		}
 		m.state.Sending(q.QoS, id)
@@ -198,12 +202,12 @@ func (b *Broker) deliverEntry(m *member, e *durable.Entry) bool {
 	if !m.state.Begun(e.Seq) { // what was begun is neither expired nor denied
 		switch {
 		case b.expired(e.Message):
-			b.counters.Expired++
+			b.drop(DropExpired, m.clientID, e.Message.Topic)
 			m.state.Skip(e.Seq)
 			b.done(m, e.Seq, durable.Expired)
 			return true
 		case !m.grant.MayReceive(e.Message.Topic):
-			b.counters.DroppedDenied++
+			b.drop(DropDenied, m.clientID, e.Message.Topic)
 			m.state.Skip(e.Seq)
 			b.done(m, e.Seq, durable.DroppedDenied)
 			return true

@@ -98,6 +98,9 @@ func (b *Broker) endSession(m *member, t durable.Token) {
 	m.epoch++
 	for i := range m.subs {
 		b.index.Unsubscribe(m.subs[i].Filter, m.receiver)
+		if b.observer != nil {
+			b.observer.Unsubscribed(m.clientID, m.subs[i].Filter)
+		}
 	}
 	m.subs, m.greetings = nil, nil
 	b.receivers[m.receiver] = receiver{}
@@ -220,7 +223,7 @@ func (b *Broker) publishWills() {
 			if w.m.grant.MayPublish(w.msg.Topic) {
 				b.publishMessage(w.msg, nil)
 			} else {
-				b.counters.DeniedPublishes++
+				b.drop(DropPublishDenied, w.m.clientID, w.msg.Topic)
 				b.log.Warn("will denied", "client_id", w.m.clientID, "user", w.m.identity.User, "topic", w.msg.Topic)
 			}
 			if w.m.state.Durable() && !w.m.ended {

@@ -27,6 +27,8 @@ type Options struct {
 	Clock  Clock
 	Limits Limits
 	Log    *slog.Logger
+	// Observer watches what the broker does; nil = nobody does, which costs nothing.
+	Observer Observer
 }
 
 // Authenticator finds out who a client is; *auth.Authenticator is one.
@@ -123,6 +125,7 @@ type Listener struct {
 // through Broker.Snapshot.
 type Counters struct {
 	Connections      int    // open now
+	Connected        int    // clients that were let in, now
 	Sessions         int    // known now
 	Subscriptions    int    // now
 	Retained         int    // messages now
@@ -133,6 +136,7 @@ type Counters struct {
 	DroppedTooLarge  uint64 // over the client's Maximum Packet Size
 	DroppedDenied    uint64 // the receiver may not read the topic
 	DroppedStore     uint64 // could not be stored and were not acknowledged
+	DroppedUplink    uint64 // QoS 2, refused by an uplink and not acknowledged
 	Expired          uint64 // past their Message Expiry Interval when their turn came
 	DeniedPublishes  uint64
 	RefusedConnects  uint64

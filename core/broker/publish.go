@@ -69,7 +69,7 @@ func (b *Broker) onPublish(c *client, flags byte, body []byte) error {
 	if code == packet.Success {
 		if r := b.cache.Lookup(p.Topic); !c.grant.MayPublish(r.Topic) {
 			code = packet.NotAuthorized
-			b.counters.DeniedPublishes++
+			b.drop(DropPublishDenied, c.member.clientID, r.Topic)
 			c.reportDenied("publish denied", r.Topic)
 		}
 	}
@@ -136,8 +136,13 @@ func (b *Broker) publish(pub *publication, op *publishing) {
 
 	route := b.cache.Lookup(pub.Topic)
 	pub.topic = route.Topic
+	if b.observer != nil {
+		b.observer.Published(Publication{
+			ClientID: pub.publisher, Source: pub.source, Topic: pub.topic, Payload: pub.Payload, QoS: pub.QoS, Retain: pub.Retain,
+		})
+	}
 	if pub.QoS == 2 && !b.admitted(pub, route) {
-		b.counters.DroppedFull++
+		b.drop(DropUplinkFull, pub.publisher, pub.topic)
 		op.failed = errRefused
 		b.finish(op, packet.QuotaExceeded)
 		return
@@ -195,7 +200,7 @@ func (b *Broker) admitted(pub *publication, route *route.Route) bool {
 // targets of hand.
 func (b *Broker) offer(pub *publication, t *member, qos packet.QoS, retain bool, ids []uint32) {
 	if !t.grant.MayReceive(pub.topic) {
-		b.counters.DroppedDenied++
+		b.drop(DropDenied, t.clientID, pub.topic)
 		return
 	}
 	switch {
@@ -206,7 +211,7 @@ func (b *Broker) offer(pub *publication, t *member, qos packet.QoS, retain bool,
 	case t.state.Durable():
 		switch o, id := t.state.Offer(b.ready(t)); o {
 		case session.Refuse:
-			b.counters.DroppedFull++
+			b.drop(DropQueueFull, t.clientID, pub.topic)
 		default:
 			b.targets = append(b.targets, target{m: t, qos: qos, retain: retain, subIDs: ids, id: id})
 		}
@@ -218,7 +223,7 @@ func (b *Broker) offer(pub *publication, t *member, qos packet.QoS, retain bool,
 		case session.Wait:
 			t.state.Enqueue(session.Queued{Message: b.message(pub), QoS: qos, Retain: retain, SubscriptionIDs: slices.Clone(ids)})
 		case session.Refuse:
-			b.counters.DroppedFull++
+			b.drop(DropQueueFull, t.clientID, pub.topic)
 		}
 	}
 }
@@ -271,7 +276,9 @@ func (b *Broker) append(pub *publication, op *publishing) {
 	op.seq = seq
 	if seq == 0 {
 		// Too much waits for the disk: nobody durable gets it, and the answer says so.
-		b.counters.DroppedFull += uint64(len(b.targets))
+		for i := range b.targets {
+			b.drop(DropQueueFull, b.targets[i].m.clientID, pub.topic)
+		}
 		return
 	}
 	for i := range b.targets {
@@ -301,7 +308,7 @@ func (b *Broker) append(pub *publication, op *publishing) {
 func (b *Broker) retain(pub *publication) {
 	m := b.message(pub)
 	if !b.retained.Set(m) {
-		b.counters.RetainedRefused++
+		b.drop(DropRetainedFull, pub.publisher, pub.topic)
 		b.log.Warn("retained store is full", "topic", pub.topic, "client_id", pub.publisher)
 		pub.Retain = false
 		return

@@ -143,7 +143,7 @@ func (op *publishing) settle(err error) {
 	}
 	code := packet.Success
 	if op.failed != nil {
-		op.b.counters.DroppedStore++
+		op.b.drop(DropNotStored, op.msg.Publisher, op.msg.Topic)
 		op.b.log.Debug("message not stored", "topic", op.msg.Topic, "err", op.failed)
 		code = packet.QuotaExceeded
 	}
@@ -171,6 +171,7 @@ func (b *Broker) finish(op *publishing, code packet.ReasonCode) {
 		// It cannot be told (MQTT3 §3.4). Without the acknowledgement it keeps the message and
 		// sends it again.
 		b.log.Info("connection closed: a message was refused, which MQTT 3.1.1 cannot be told", "client_id", c.id(), "remote", c.conn.Remote())
+		c.ending = Ending{ByBroker, code}
 		b.end(c, abnormal)
 	case op.owing:
 		c.acks.ready(op.owed, code)

@@ -130,6 +130,9 @@ func (b *Broker) subscribe(m *member, s durable.Subscription) (before *durable.S
 	b.index.Subscribe(s.Filter, m.receiver, route.Options{
 		QoS: byte(s.QoS), NoLocal: s.NoLocal, RetainAsPublished: s.RetainAsPublished, ID: s.ID,
 	})
+	if b.observer != nil {
+		b.observer.Subscribed(m.clientID, s)
+	}
 	return before, true
 }
 
@@ -143,6 +146,9 @@ func (b *Broker) unsubscribe(m *member, filter string) (before *durable.Subscrip
 	b.index.Unsubscribe(filter, m.receiver)
 	m.subs = slices.Delete(m.subs, i, i+1)
 	m.dropGreeting(filter)
+	if b.observer != nil {
+		b.observer.Unsubscribed(m.clientID, filter)
+	}
 	return before
 }
 
@@ -231,7 +237,7 @@ func (b *Broker) restoreRetained(o Options) {
 	}
 	for m := range o.Retained {
 		if !b.retained.Set(m) {
-			b.counters.RetainedRefused++
+			b.drop(DropRetainedFull, m.Publisher, m.Topic)
 		}
 		if m.HasExpiry {
 			b.sweepRetained()
@@ -262,7 +268,7 @@ type retainedSweep struct {
 func (s *retainedSweep) Fire(now time.Duration) time.Duration {
 	b := s.b
 	for _, m := range b.retained.Sweep(b.expired, sweepBatch) {
-		b.counters.Expired++
+		b.drop(DropExpired, m.Publisher, m.Topic)
 		gone := *m
 		gone.Payload = nil
 		b.store.Append(durable.Append{Message: &gone, Retained: true, Lazy: true}, 0)
