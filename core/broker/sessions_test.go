@@ -210,6 +210,7 @@ func TestRecordFollowsTheWill(t *testing.T) {
 	w, _ := x.connect(packet.V5, "c", lasting, func(c *packet.Connect) { willOf("x", 0)(c); c.Will.QoS = 1 })
 	x.store.hold()
 	x.away(w, "c")
+	x.do(func() {}) // wills are published at the end of the turn
 	x.store.mu.Lock()
 	defer x.store.mu.Unlock()
 	for _, o := range x.store.waiting {
