@@ -179,21 +179,30 @@ func (w *wire) write(b []byte) {
 
 func (w *wire) read() (packet.Header, []byte) {
 	w.t.Helper()
+	h, body, err := w.next()
+	if err != nil {
+		w.t.Fatalf("read: %v", err)
+	}
+	return h, body
+}
+
+// next is read for goroutines that are not the test's.
+func (w *wire) next() (packet.Header, []byte, error) {
 	buf := make([]byte, 4096)
 	for {
 		h, n, err := packet.ParseHeader(w.in)
 		if err != nil {
-			w.t.Fatal(err)
+			return h, nil, err
 		}
 		if n > 0 && len(w.in) >= n+h.Remaining {
 			body := w.in[n : n+h.Remaining : n+h.Remaining]
 			w.in = w.in[n+h.Remaining:]
-			return h, body
+			return h, body, nil
 		}
 		w.net.SetReadDeadline(time.Now().Add(guard))
 		k, err := w.net.Read(buf)
 		if err != nil {
-			w.t.Fatalf("read: %v", err)
+			return h, nil, err
 		}
 		w.in = append(w.in, buf[:k]...)
 	}
@@ -220,9 +229,13 @@ func (w *wire) ack(t packet.Type, id packet.ID) {
 
 func (w *wire) publish(payload string, qos packet.QoS, id packet.ID, dup bool) {
 	w.t.Helper()
+	w.write(w.appendPublish(payload, qos, id, dup))
+}
+
+func (w *wire) appendPublish(payload string, qos packet.QoS, id packet.ID, dup bool) []byte {
 	b, at := packet.AppendPublish(nil, &packet.Publish{Topic: []byte("t"), Payload: []byte(payload), QoS: qos, ID: id, Dup: dup}, w.v)
 	b[at], b[at+1] = byte(id>>8), byte(id)
-	w.write(b)
+	return b
 }
 
 func (w *wire) message() packet.Publish {
