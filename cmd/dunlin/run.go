@@ -6,14 +6,9 @@ import (
 	"fmt"
 	"log/slog"
 	"math"
-	"net"
-	"os"
 	"path/filepath"
-	"strings"
 	"sync"
 	"time"
-
-	"golang.org/x/sys/unix"
 
 	"dunlin/cmd/dunlin/config"
 	"dunlin/core/access"
@@ -32,7 +27,7 @@ const stopTime = 10 * time.Second
 
 // run is the broker: it serves until ctx ends, and returns when everything it started has ended.
 //
-// Start: data folder, session store, uplinks' spools, broker, listeners, READY. Stop, in the
+// Start: data folder, session store, uplinks' spools, broker, loop, listeners, READY. Stop, in the
 // other direction: clients are told, the loop ends, uplinks and their spools and the store are
 // closed.
 func run(ctx context.Context, cfg *config.Config, logger *slog.Logger) (err error) {
@@ -91,11 +86,7 @@ func run(ctx context.Context, cfg *config.Config, logger *slog.Logger) (err erro
 		return err
 	}
 	store.Start(b.Completer())
-	addresses, err := listen(b, cfg)
-	if err != nil {
-		return err
-	}
-	return serveUntil(ctx, b, ups, cfg, addresses, logger)
+	return serveUntil(ctx, b, ups, cfg, logger)
 }
 
 // openRemedy says what to do about a session store that does not open.
@@ -109,11 +100,11 @@ func openRemedy(err error) error {
 	return fmt.Errorf("%w; put back a copy of the file, or move it aside to start without its sessions and queues", err)
 }
 
-// serveUntil runs the loop and the watchdog, and starts the uplinks, until ctx ends or one of them fails.
-func serveUntil(ctx context.Context, b *broker.Broker, ups uplinks, cfg *config.Config, addresses []string, logger *slog.Logger) error {
+// serveUntil runs the loop, the listeners and the watchdog, and starts the uplinks, until ctx ends
+// or one of them fails.
+func serveUntil(ctx context.Context, b *broker.Broker, ups uplinks, cfg *config.Config, logger *slog.Logger) error {
 	loopCtx, endLoop := context.WithCancel(context.Background())
 	defer endLoop()
-	defer removeSockets(cfg)
 	parts, failed := context.WithCancelCause(ctx)
 	defer failed(nil)
 	var loop, others sync.WaitGroup
@@ -121,17 +112,21 @@ func serveUntil(ctx context.Context, b *broker.Broker, ups uplinks, cfg *config.
 	// for below.
 	loop.Go(func() { failed(b.Run(loopCtx)) })
 	ups.start(b)
-	others.Go(func() {
-		if err := service.Watchdog(parts, logger, b.Alive); err != nil {
-			failed(err)
+	ls := newListeners(b, cfg, logger)
+	if err := ls.open(parts); err != nil {
+		failed(err)
+	} else {
+		logger.Info("dunlin is ready", "version", version, "listening", ls.addresses(),
+			"data", cfg.Data, "authentication", cfg.Auth.Enabled(), "uplinks", ups.names())
+		if err := service.Ready(ls.status()); err != nil {
+			logger.Warn("systemd was not told", "err", err)
 		}
-	})
-
-	status := "listening on " + strings.Join(addresses, ", ")
-	logger.Info("dunlin is ready", "version", version, "listening", strings.Join(addresses, ", "),
-		"data", cfg.Data, "authentication", cfg.Auth.Enabled(), "uplinks", ups.names())
-	if err := service.Ready(status); err != nil {
-		logger.Warn("systemd was not told", "err", err)
+		others.Go(func() { ls.retry(parts) })
+		others.Go(func() {
+			if err := service.Watchdog(parts, logger, b.Alive); err != nil {
+				failed(err)
+			}
+		})
 	}
 
 	<-parts.Done()
@@ -143,6 +138,7 @@ func serveUntil(ctx context.Context, b *broker.Broker, ups uplinks, cfg *config.
 	defer cancel()
 	b.Shutdown(stopCtx)
 	others.Wait()
+	ls.removeSockets()
 	endLoop()
 	loop.Wait()
 	if cause := context.Cause(parts); cause != nil && !errors.Is(cause, context.Canceled) {
@@ -216,94 +212,3 @@ func (m moments) Stamp() message.Stamp {
 
 // Elapsed is the time since s.
 func (m moments) Elapsed(s message.Stamp) time.Duration { return m.history.Elapsed(s.Boot, s.Millis) }
-
-// listen opens the listeners and returns their addresses as bound.
-func listen(b *broker.Broker, cfg *config.Config) (addresses []string, err error) {
-	for _, l := range cfg.Listeners {
-		ln, err := open(l)
-		if err != nil {
-			return nil, err
-		}
-		name := ln.Addr().String()
-		if ln.Addr().Network() == "unix" {
-			name = "unix:" + name
-		}
-		err = b.Listen(ln, &broker.Listener{
-			Name:           name,
-			AllowAnonymous: cfg.AllowsAnonymous(l),
-			MaxConnections: l.MaxConnections,
-		})
-		if u, ok := ln.(*net.UnixListener); ok {
-			u.SetUnlinkOnClose(false) // the loop goes on listening on its duplicate
-		}
-		if err := errors.Join(err, ln.Close()); err != nil {
-			return nil, err
-		}
-		addresses = append(addresses, name)
-	}
-	return addresses, nil
-}
-
-// socketMode lets the group of the broker use its sockets.
-const socketMode = 0o660
-
-func open(l config.Listener) (net.Listener, error) {
-	network, address := l.Endpoint()
-	if network == "unix" {
-		if err := removeStale(address); err != nil {
-			return nil, err
-		}
-	}
-	ln, err := net.Listen(network, address)
-	if err != nil {
-		return nil, fmt.Errorf("listener %s: %w; %s", l.Address, err, listenRemedy(network, err))
-	}
-	if network == "unix" {
-		if err := os.Chmod(address, socketMode); err != nil {
-			return nil, errors.Join(fmt.Errorf("listener %s: %w", l.Address, err), ln.Close())
-		}
-	}
-	return ln, nil
-}
-
-// listenRemedy says what to do about an address that cannot be listened on.
-func listenRemedy(network string, err error) string {
-	switch {
-	case errors.Is(err, unix.EADDRINUSE):
-		return "is another broker running there?"
-	case errors.Is(err, unix.EADDRNOTAVAIL):
-		return "this machine does not have that address (now)"
-	case network == "unix":
-		return "the folder of the socket must exist, and the broker must be allowed to write to it"
-	case errors.Is(err, unix.EACCES):
-		return "ports below 1024 need CAP_NET_BIND_SERVICE; choose another"
-	}
-	return "choose another address"
-}
-
-// removeSockets removes the sockets of listeners that have ended.
-func removeSockets(cfg *config.Config) {
-	for _, l := range cfg.Listeners {
-		if network, path := l.Endpoint(); network == "unix" {
-			_ = os.Remove(path) // the next start would
-		}
-	}
-}
-
-// removeStale removes the socket of a process that is gone.
-func removeStale(path string) error {
-	info, err := os.Lstat(path)
-	switch {
-	case errors.Is(err, os.ErrNotExist):
-		return nil
-	case err != nil:
-		return fmt.Errorf("listener unix:%s: %w", path, err)
-	case info.Mode().Type() != os.ModeSocket:
-		return fmt.Errorf("listener unix:%s: there is a file of that name that is no socket; remove it or choose another path", path)
-	}
-	if c, err := net.Dial("unix", path); err == nil {
-		c.Close()
-		return fmt.Errorf("listener unix:%s: another process listens there", path)
-	}
-	return os.Remove(path)
-}

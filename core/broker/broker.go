@@ -13,7 +13,7 @@
 //	Completer ─▶ publishing.complete ─▶ PUBACK or PUBREC, in order; QoS 2 to live receivers; outboxes
 //
 // An acknowledgement is written only after the commit of what it promises. Everything runs on
-// the goroutine of the loop; Inject, Snapshot and Shutdown may be called from any.
+// the goroutine of the loop; Listen, Inject, Snapshot and Shutdown may be called from any.
 package broker
 
 import (
@@ -88,7 +88,7 @@ type receiver struct {
 	outbox *outbox
 }
 
-// New builds a broker from what the store held. Nothing is accepted before Listen and Run.
+// New builds a broker from what the store held. Nothing is accepted before Run and Listen.
 func New(o Options) (*Broker, error) {
 	o.Limits.setDefaults()
 	b := &Broker{
@@ -121,8 +121,21 @@ func New(o Options) (*Broker, error) {
 // Completer is where the store is to answer to.
 func (b *Broker) Completer() durable.Completer { return completer{b} }
 
-// Listen adds a listening socket before Run; ln may be closed after.
-func (b *Broker) Listen(ln net.Listener, o *Listener) error { return b.loop.Listen(ln, o) }
+// Listen adds a listening socket while Run runs, or waits until it does; ln may be closed after.
+// Several sockets may share the settings o, and then share its bound of connections.
+func (b *Broker) Listen(ctx context.Context, ln net.Listener, o *Listener) error {
+	var failed error
+	if err := b.onLoop(ctx, func() {
+		if b.stopping {
+			failed = errOver
+			return
+		}
+		failed = b.loop.Listen(ln, o)
+	}); err != nil {
+		return err
+	}
+	return failed
+}
 
 // Run serves until the context ends; it is called once. The store must work from before it until
 // it has returned.
@@ -134,7 +147,7 @@ func (b *Broker) Run(ctx context.Context) error {
 	return err
 }
 
-// errOver says that Run has returned.
+// errOver says that Run has returned, or is about to.
 var errOver = errors.New("broker: the event loop has ended")
 
 // onLoop runs f on the loop and waits for it: until ctx ends, or Run has returned.

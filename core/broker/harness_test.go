@@ -74,9 +74,6 @@ func start(t testing.TB, change ...func(*Options)) *bench {
 		t.Fatal(err)
 	}
 	defer ln.Close()
-	if err := b.Listen(ln, &Listener{Name: "test", AllowAnonymous: true}); err != nil {
-		t.Fatal(err)
-	}
 	ctx, cancel := context.WithCancel(t.Context())
 	done := make(chan error, 1)
 	go func() { done <- b.Run(ctx) }() // ended by cancel, waited for in the cleanup
@@ -91,6 +88,9 @@ func start(t testing.TB, change ...func(*Options)) *bench {
 			t.Error("the broker does not end")
 		}
 	})
+	if err := b.Listen(t.Context(), ln, &Listener{Name: "test", AllowAnonymous: true}); err != nil {
+		t.Fatal(err)
+	}
 	return &bench{t: t, b: b, store: s, addr: ln.Addr().String()}
 }
 

@@ -115,11 +115,26 @@ func (l *Loop) Listen(ln net.Listener, where any) error {
 	}
 	s := &listener{fd: fd, file: f, where: where, tcp: ln.Addr().Network() == "tcp"}
 	s.key = l.take()
-	l.slots[s.key.Slot].listener = s
 	if err := l.poller.Add(fd, s.key); err != nil {
+		l.giveBack(s.key.Slot)
 		return errors.Join(err, f.Close())
 	}
+	l.slots[s.key.Slot].listener = s
 	return nil
+}
+
+// CloseListeners closes every listening socket. What the kernel has accepted and we have not is
+// refused with them.
+func (l *Loop) CloseListeners() {
+	for i := range l.slots {
+		s := l.slots[i].listener
+		if s == nil {
+			continue
+		}
+		_ = l.poller.Remove(s.fd)
+		_ = s.file.Close()
+		l.giveBack(s.key.Slot)
+	}
 }
 
 // Post runs f on the loop in a coming turn. It never blocks and may be called from any
@@ -322,6 +337,14 @@ func (l *Loop) take() poll.Key {
 	return poll.Key{Slot: uint32(len(l.slots) - 1)}
 }
 
+// giveBack frees a slot: events that are still on their way to it are void.
+func (l *Loop) giveBack(slot uint32) {
+	s := &l.slots[slot]
+	s.generation++
+	s.conn, s.listener = nil, nil
+	l.freeSlots = append(l.freeSlots, slot)
+}
+
 func (l *Loop) runInbox() {
 	l.mu.Lock()
 	work := l.inbox
@@ -358,10 +381,7 @@ func (l *Loop) endTurn() {
 }
 
 func (l *Loop) release(c *conn.Conn) {
-	s := &l.slots[c.Key.Slot]
-	s.generation++
-	s.conn = nil
-	l.freeSlots = append(l.freeSlots, c.Key.Slot)
+	l.giveBack(c.Key.Slot)
 	c.Close(&l.Arena, l.buf)
 	if l.paused {
 		l.resumeListeners()
@@ -410,14 +430,10 @@ func (l *Loop) armTimer() error {
 }
 
 func (l *Loop) closeAll() {
+	l.CloseListeners()
 	for i := range l.slots {
-		switch s := &l.slots[i]; {
-		case s.listener != nil:
-			_ = l.poller.Remove(s.listener.fd)
-			_ = s.listener.file.Close()
-			s.listener = nil
-		case s.conn != nil:
-			l.Close(s.conn)
+		if c := l.slots[i].conn; c != nil {
+			l.Close(c)
 		}
 	}
 	l.endTurn()

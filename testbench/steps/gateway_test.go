@@ -73,10 +73,6 @@ func begin(t *testing.T, image []byte) *gateway {
 		t.Fatal(err)
 	}
 	g.addr = ln.Addr().String()
-	err = errors.Join(g.b.Listen(ln, &broker.Listener{Name: "test", AllowAnonymous: true}), ln.Close())
-	if err != nil {
-		t.Fatal(err)
-	}
 	ctx, cancel := context.WithCancel(context.Background())
 	done := make(chan error, 1)
 	go func() { done <- g.b.Run(ctx) }() // ended by stop, which waits
@@ -97,6 +93,10 @@ func begin(t *testing.T, image []byte) *gateway {
 		}
 	}
 	t.Cleanup(g.stop)
+	err = errors.Join(g.b.Listen(t.Context(), ln, &broker.Listener{Name: "test", AllowAnonymous: true}), ln.Close())
+	if err != nil {
+		t.Fatal(err)
+	}
 	return g
 }
 

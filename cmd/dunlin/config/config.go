@@ -12,6 +12,7 @@ package config
 import (
 	"math"
 	"net/netip"
+	"os"
 	"strings"
 	"time"
 
@@ -47,15 +48,29 @@ type Config struct {
 
 // Listener is an address that clients connect to.
 type Listener struct {
-	Address        string // "127.0.0.1:1883", "[::1]:1883", ":1883" for all, "unix:/run/dunlin/mqtt.sock"
-	Open           bool   // clients without a user name are let in, whatever the address and Auth say
-	MaxConnections int    // 0 = as many as there are file descriptors
+	// Address is "127.0.0.1:1883", "[::1]:1883", "0.0.0.0:1883" for all of IPv4, "[::]:1883" for all
+	// of IPv6, ":1883" for both, or "unix:/run/dunlin/mqtt.sock".
+	Address        string
+	Open           bool // clients without a user name are let in, whatever the address and Auth say
+	MaxConnections int  // 0 = as many as there are file descriptors
+
+	// FreeBind takes an IP address that the machine does not have yet: connections come in once it has.
+	FreeBind bool
+	Mode     os.FileMode // of a unix socket
+	Group    string      // that a unix socket is given to, "" = the group of the broker
 }
 
 // Endpoint returns the network and the address for net.Listen.
 func (l Listener) Endpoint() (network, address string) {
 	if path, ok := strings.CutPrefix(l.Address, "unix:"); ok {
 		return "unix", path
+	}
+	// Without an address net.Listen takes both versions, with an unspecified one as well.
+	switch host, _, _ := cutPort(l.Address); host {
+	case "0.0.0.0":
+		return "tcp4", l.Address
+	case "::":
+		return "tcp6", l.Address
 	}
 	return "tcp", l.Address
 }
@@ -167,7 +182,7 @@ func Default() *Config {
 
 // defaultListener is the listener of a file that names none, and what a listener says that
 // leaves something out.
-var defaultListener = Listener{Address: "127.0.0.1:1883"}
+var defaultListener = Listener{Address: "127.0.0.1:1883", FreeBind: true, Mode: 0o660}
 
 // cutPort splits "host:port" and "[host]:port" without looking into either.
 func cutPort(address string) (host, port string, ok bool) {

@@ -29,6 +29,7 @@ func TestSampleNamesEveryDefault(t *testing.T) {
 	// Taking any line of the sample away must not be the only way to see that a default is there:
 	// each is asked for by its key.
 	for _, key := range []string{
+		"freebind",
 		"data", "address", "open", "max_connections", "max_packet", "receive_maximum", "max_in_flight",
 		"connect_timeout", "max_topic_levels", "max_subscriptions", "max_output", "topic_aliases", "max_qos", "retain",
 		"wildcards", "subscription_ids", "max_expiry",
@@ -54,6 +55,11 @@ func TestExamplesInTheSampleAreValid(t *testing.T) {
 	}
 	if c.Auth.Passwords != "/etc/dunlin/passwords" || len(c.Warnings) > 0 {
 		t.Errorf("passwords %q, warnings %q", c.Auth.Passwords, c.Warnings)
+	}
+	socket := defaultListener
+	socket.Address, socket.Group = "unix:/run/dunlin/mqtt.sock", "dunlin"
+	if diff := cmp.Diff([]Listener{defaultListener, socket}, c.Listeners); diff != "" {
+		t.Errorf("listeners (-want +got):\n%s", diff)
 	}
 	wantAccess := access.Options{
 		Everyone:  access.Rules{Subscribe: []string{"status/#"}},
@@ -128,6 +134,17 @@ func TestAnonymousIsForThisMachineOrOpenListeners(t *testing.T) {
 				t.Errorf("AllowsAnonymous = %v, want %v", got, tt.want)
 			}
 		})
+	}
+}
+
+func TestUnspecifiedAddressMeansOneVersionOfIP(t *testing.T) {
+	for address, want := range map[string]string{
+		":1883": "tcp", "0.0.0.0:1883": "tcp4", "[::]:1883": "tcp6", "127.0.0.1:1883": "tcp", "[::1]:1883": "tcp",
+		"[::ffff:127.0.0.1]:1883": "tcp", "unix:/s": "unix",
+	} {
+		if network, _ := (Listener{Address: address}).Endpoint(); network != want {
+			t.Errorf("%s is listened on by %s, want %s", address, network, want)
+		}
 	}
 }
 

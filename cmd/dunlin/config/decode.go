@@ -280,6 +280,23 @@ func (d *decoder) whole(dst *int, low, high int) func(*yaml.Node) {
 	}
 }
 
+// mode reads the permissions of a socket.
+func (d *decoder) mode(dst *os.FileMode) func(*yaml.Node) {
+	return func(n *yaml.Node) {
+		const allowed = "three octal digits as of chmod, 0600 to 0777"
+		s, ok := d.scalar(n, allowed)
+		if !ok {
+			return
+		}
+		m, err := strconv.ParseUint(s, 8, 16)
+		if err != nil || m&^0o777 != 0 || m&0o600 != 0o600 {
+			d.fail(n, "%.80q is not a mode of a socket that the broker can use; allowed: %s", s, allowed)
+			return
+		}
+		*dst = os.FileMode(m)
+	}
+}
+
 // duration reads a duration from low to high; if high is Never, the word "never" too.
 func (d *decoder) duration(dst *time.Duration, low, high time.Duration) func(*yaml.Node) {
 	return func(n *yaml.Node) {

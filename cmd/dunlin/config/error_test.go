@@ -66,6 +66,11 @@ func TestFaultsAreNamedWithTheirPlace(t *testing.T) {
 		{"socket path too long", "listeners: [{address: \"unix:/" + strings.Repeat("x", 107) + "\"}]\n", []string{`f:1:23: listeners.0.address: the path of the socket has 108 bytes; allowed: at most 107`}},
 		{"address twice", "listeners:\n  - address: 127.0.0.1:1\n  - address: 127.0.0.1:01\n", []string{`f:3:14: listeners.1.address: 127.0.0.1:1 stands in listeners.0 already`}},
 
+		{"mode of a TCP listener", "listeners: [{address: \"127.0.0.1:1\", mode: 0660}]\n", []string{`f:1:44: listeners.0.mode: 127.0.0.1:1 is no unix socket; allowed: with unix:/path`}},
+		{"freebind of a unix socket", "listeners: [{address: \"unix:/s\", freebind: false}]\n", []string{`f:1:44: listeners.0.freebind: unix:/s is no IP address; allowed: with host:port`}},
+		{"mode that locks the broker out", "listeners: [{address: \"unix:/s\", mode: 0060}]\n", []string{`f:1:40: listeners.0.mode: "0060" is not a mode of a socket that the broker can use; allowed: three octal digits as of chmod, 0600 to 0777`}},
+		{"mode with a bit too many", "listeners: [{address: \"unix:/s\", mode: 4660}]\n", []string{`f:1:40: listeners.0.mode: "4660" is not a mode of a socket that the broker can use; allowed: three octal digits as of chmod, 0600 to 0777`}},
+
 		// Uplinks.
 		{"uplink that says nothing", "uplinks:\n  -\n", []string{
 			`f:2:4: uplinks.0: name is missing; write it like name: cloud`,

@@ -54,9 +54,22 @@ func (d *decoder) listener(n *yaml.Node, c *Config, l *Listener) {
 		field{key: "address", read: func(n *yaml.Node) { d.address(n, &l.Address) }},
 		field{key: "open", read: d.flag(&l.Open)},
 		field{key: "max_connections", read: d.whole(&l.MaxConnections, 0, math.MaxInt32)},
+		field{key: "freebind", read: d.flag(&l.FreeBind)},
+		field{key: "mode", read: d.mode(&l.Mode)},
+		field{key: "group", read: d.text(&l.Group)},
 	)
 	if !ok {
 		return
+	}
+	network, _ := l.Endpoint()
+	for key, unix := range map[string]bool{"freebind": false, "mode": true, "group": true} {
+		switch {
+		case !g.has(key) || unix == (network == "unix"):
+		case unix:
+			d.failAt(g, key, "%s is no unix socket; allowed: with unix:/path", l.Address)
+		default:
+			d.failAt(g, key, "%s is no IP address; allowed: with host:port", l.Address)
+		}
 	}
 	d.later(func() {
 		for i := range c.Listeners {

@@ -155,6 +155,11 @@ func TestUnreadableFileIsSaidInWords(t *testing.T) {
 }
 
 func TestOverridesReplaceTheFile(t *testing.T) {
+	listener := func(change func(l *Listener)) Listener {
+		l := defaultListener
+		change(&l)
+		return l
+	}
 	const file = "data: here\nlisteners:\n  - address: 127.0.0.1:1\n    max_connections: 5\nlimits: {max_packet: 2KiB}\n"
 	for _, tt := range []struct {
 		name string
@@ -166,12 +171,12 @@ func TestOverridesReplaceTheFile(t *testing.T) {
 		{"the last of two", file, Overrides{Set: []string{"log.level=warn", "log.level=debug"}}, func(c *Config) { c.Log.Level = "debug" }},
 		{"an item of a list", file, Overrides{Set: []string{"listeners.0.address=[::1]:2"}}, func(c *Config) { c.Listeners[0].Address = "[::1]:2" }},
 		{"a new item", file, Overrides{Set: []string{"listeners.1.address=unix:/s"}}, func(c *Config) {
-			c.Listeners = append(c.Listeners, Listener{Address: "unix:/s"})
+			c.Listeners = append(c.Listeners, listener(func(l *Listener) { l.Address = "unix:/s" }))
 		}},
 		{"a list that is not in the file", "", Overrides{Set: []string{"listeners.0.open=true"}}, func(c *Config) { c.Listeners[0].Open = true }},
 		{"a section that is empty in the file", "auth:\n", Overrides{Set: []string{"auth.passwords=x=y"}}, func(c *Config) { c.Auth.Passwords = "x=y" }},
 		{"a list as YAML", file, Overrides{Set: []string{`listeners=[{address: "unix:/s", max_connections: 7}]`}}, func(c *Config) {
-			c.Listeners = []Listener{{Address: "unix:/s", MaxConnections: 7}}
+			c.Listeners = []Listener{listener(func(l *Listener) { l.Address, l.MaxConnections = "unix:/s", 7 })}
 		}},
 		{"text that looks like a comment", file, Overrides{Set: []string{"access.everyone.publish.0=#"}}, func(c *Config) { c.Access.Everyone.Publish = []string{"#"} }},
 		{"the hidden one", file, Overrides{Set: []string{"store.unsafe_no_sync=true"}}, func(c *Config) {
@@ -180,10 +185,13 @@ func TestOverridesReplaceTheFile(t *testing.T) {
 		}},
 		{"data", file, Overrides{Data: "there"}, func(c *Config) { c.Data = "there" }},
 		{"addresses replace the listeners", file, Overrides{Listen: []string{"127.0.0.1:8", "[::1]:9"}}, func(c *Config) {
-			c.Listeners = []Listener{{Address: "127.0.0.1:8"}, {Address: "[::1]:9"}}
+			c.Listeners = []Listener{
+				listener(func(l *Listener) { l.Address = "127.0.0.1:8" }),
+				listener(func(l *Listener) { l.Address = "[::1]:9" }),
+			}
 		}},
 		{"set after listen", file, Overrides{Listen: []string{":8"}, Set: []string{"listeners.0.open=true"}}, func(c *Config) {
-			c.Listeners = []Listener{{Address: ":8", Open: true}}
+			c.Listeners = []Listener{listener(func(l *Listener) { l.Address, l.Open = ":8", true })}
 			c.Warnings = []string{"--set listeners.0.open=true: listeners.0.open: :8 lets in everybody who can reach it, without a password"}
 		}},
 	} {

@@ -1,0 +1,199 @@
+package main
+
+import (
+	"context"
+	"encoding/binary"
+	"errors"
+	"fmt"
+	"net"
+	"os"
+	"os/user"
+	"path/filepath"
+	"slices"
+	"strconv"
+	"strings"
+	"syscall"
+	"testing"
+	"time"
+
+	"dunlin/testbench/process"
+)
+
+// startGateway runs the broker with further settings.
+func startGateway(t *testing.T, settings ...string) *process.Process {
+	t.Helper()
+	broker, err := process.Dunlin(t.Context(), t.TempDir(), process.Gateway{Settings: settings})
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { broker.Kill() })
+	return broker
+}
+
+// says waits until the log has the text.
+func says(t *testing.T, broker *process.Process, text string) {
+	t.Helper()
+	until(t, "the log says "+text, func() bool { return strings.Contains(broker.Tail(1<<20), text) })
+}
+
+func until(t *testing.T, what string, ok func() bool) {
+	t.Helper()
+	if err := ask(t.Context(), ok); err != nil {
+		t.Fatalf("it never comes that %s: %v", what, err)
+	}
+}
+
+// ask asks again and again until the answer is yes.
+func ask(ctx context.Context, ok func() bool) error {
+	ctx, cancel := context.WithTimeout(ctx, hang)
+	defer cancel()
+	tick := time.NewTicker(5 * time.Millisecond)
+	defer tick.Stop()
+	for !ok() {
+		select {
+		case <-ctx.Done():
+			return ctx.Err()
+		case <-tick.C:
+		}
+	}
+	return nil
+}
+
+func TestPortInUseIsTakenOnceItIsFree(t *testing.T) {
+	other, err := net.Listen("tcp", "127.0.0.1:0")
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer other.Close()
+	broker := startGateway(t, "listeners.1.address="+other.Addr().String())
+	says(t, broker, "cannot listen, will try again")
+	if log := broker.Tail(1 << 20); !strings.Contains(log, "is another broker running there?") {
+		t.Errorf("the log does not say what to do:\n%s", log)
+	}
+	other.Close()
+	says(t, broker, "listening at last")
+	host, port, _ := net.SplitHostPort(other.Addr().String())
+	dunlin(t, "", "pub", "-h", host, "-p", port, "-t", "a", "-n", "-q", "1").check(t, 0, "", "")
+	if n := strings.Count(broker.Tail(1<<20), "cannot listen"); n != 1 {
+		t.Errorf("the failure is logged %d times", n)
+	}
+}
+
+func TestBrokerStartsWithoutAnyAddress(t *testing.T) {
+	// Nothing but an address that is not there: it waits instead of giving up.
+	dir := t.TempDir()
+	socket := filepath.Join(dir, "later", "s")
+	other := startGateway(t)
+	spec := other.Spec
+	spec.Args = []string{"serve", "--data", filepath.Join(dir, "data"), "--listen", "unix:" + socket}
+	spec.Log = filepath.Join(dir, "log")
+	spec.Network, spec.Address = "unix", socket
+	made := make(chan error, 1)
+	go func() { // ends when the folder is made; waited for below
+		err := ask(t.Context(), func() bool {
+			log, _ := os.ReadFile(spec.Log)
+			return strings.Contains(string(log), "cannot listen")
+		})
+		made <- errors.Join(err, os.Mkdir(filepath.Dir(socket), 0o755))
+	}()
+	broker, err := process.Start(t.Context(), spec)
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { broker.Kill() })
+	if err := <-made; err != nil {
+		t.Fatal(err)
+	}
+	dunlin(t, "", "pub", "-h", "unix:"+socket, "-t", "a", "-n", "-q", "1").check(t, 0, "", "")
+	if err := broker.Stop(t.Context()); err != nil {
+		t.Error(err)
+	}
+	if _, err := os.Lstat(socket); !os.IsNotExist(err) {
+		t.Errorf("the socket is still there: %v", err)
+	}
+}
+
+func TestFaultyConfigurationOfAllListenersEndsTheBroker(t *testing.T) {
+	file := writeFile(t, "s", "no socket")
+	dunlin(t, "", "serve", "--data", t.TempDir(), "--listen", "unix:"+file).check(t, 1, "",
+		"…dunlin serve: listener unix:"+file+": there is a file of that name that is no socket; remove it or choose another path\n")
+	if b, err := os.ReadFile(file); string(b) != "no socket" {
+		t.Errorf("the file has %q, %v", b, err)
+	}
+	// Where another listener works, it is in the log.
+	broker := startGateway(t, "listeners.1.address=unix:"+file)
+	says(t, broker, "there is a file of that name that is no socket")
+}
+
+// listening returns the local addresses of /proc/net/tcp that are listened on, in its words.
+func listening(t *testing.T) (all []string) {
+	t.Helper()
+	b, err := os.ReadFile("/proc/net/tcp")
+	if err != nil {
+		t.Fatal(err)
+	}
+	for line := range strings.Lines(string(b)) {
+		if f := strings.Fields(line); len(f) > 3 && f[3] == "0A" {
+			all = append(all, f[1])
+		}
+	}
+	return all
+}
+
+func TestAddressThatIsNotThereYetIsListenedOn(t *testing.T) {
+	// 192.0.2.0/24 is nobody's.
+	_, port, _ := net.SplitHostPort(mustFree(t))
+	broker := startGateway(t, "listeners.1.address=192.0.2.77:"+port, "listeners.1.open=true",
+		"listeners.2.address=192.0.2.78:"+port, "listeners.2.open=true", "listeners.2.freebind=false")
+	says(t, broker, "listening on an address that this machine does not have yet")
+	says(t, broker, "this machine does not have that address (now)")
+	n, _ := strconv.Atoi(port)
+	hex := func(last byte) string { // /proc has addresses in the byte order of the machine
+		address := binary.NativeEndian.Uint32([]byte{192, 0, 2, last})
+		return fmt.Sprintf("%08X:%04X", address, n)
+	}
+	if all := listening(t); !slices.Contains(all, hex(77)) || slices.Contains(all, hex(78)) {
+		t.Errorf("listened on are %v, want %s and not %s", all, hex(77), hex(78))
+	}
+}
+
+func TestBothVersionsOfIPCanHaveTheirListeners(t *testing.T) {
+	_, port, _ := net.SplitHostPort(mustFree(t))
+	startGateway(t, "listeners.1.address=0.0.0.0:"+port, "listeners.1.open=true",
+		"listeners.2.address=[::]:"+port, "listeners.2.open=true")
+	for _, host := range []string{"127.0.0.1", "::1"} {
+		until(t, host+" accepts", func() bool {
+			return dunlin(t, "", "pub", "-h", host, "-p", port, "-t", "a", "-n", "-q", "1").code == 0
+		})
+	}
+}
+
+func mustFree(t *testing.T) string {
+	t.Helper()
+	a, err := process.FreeAddress()
+	if err != nil {
+		t.Fatal(err)
+	}
+	return a
+}
+
+func TestUnixSocketIsForThoseWhoAreMeant(t *testing.T) {
+	u, err := user.Current()
+	if err != nil {
+		t.Fatal(err)
+	}
+	group, err := user.LookupGroupId(u.Gid)
+	if err != nil {
+		t.Fatal(err)
+	}
+	dir := t.TempDir()
+	plain, shared := filepath.Join(dir, "plain"), filepath.Join(dir, "shared")
+	startGateway(t, "listeners.1.address=unix:"+plain, "listeners.2.address=unix:"+shared,
+		"listeners.2.mode=0666", "listeners.2.group="+group.Name)
+	for path, want := range map[string]os.FileMode{plain: 0o660, shared: 0o666} {
+		until(t, path+" has its mode", func() bool {
+			info, err := os.Stat(path)
+			return err == nil && info.Mode().Perm() == want && fmt.Sprint(info.Sys().(*syscall.Stat_t).Gid) == u.Gid
+		})
+	}
+}
