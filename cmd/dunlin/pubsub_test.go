@@ -159,7 +159,8 @@ func TestUsersDoWhatTheirRulesAllow(t *testing.T) {
 			"dunlin sub: the broker refused the subscription to #: "+refusal+"\n")
 	}
 	dunlin(t, "", args("pub", at, append(ann, "-m", "x", "-t", "from/bob/1")...)...).check(t, 1, "",
-		"dunlin pub: the broker refused the message to from/bob/1: Not authorized (0x87)\n")
+		"dunlin pub: the broker refused the message to from/bob/1: Not authorized (0x87): "+
+			"\"the access rules do not let this client publish to the topic\"\n")
 }
 
 func TestManyLinesArePublishedInOrder(t *testing.T) {

@@ -110,7 +110,7 @@ func (c *client) reportDenied(what, topic string) {
 // send queues a packet without an identifier of ours. One that is larger than the client takes
 // cannot be left out, as a PUBLISH can: the connection ends [MQTT-3.1.2-24].
 func (c *client) send(s conn.Segment) {
-	if c.maxPacket != 0 && s.Len() > int(c.maxPacket) {
+	if !c.takes(s) {
 		c.b.log.Info("client takes no packet as large as its answer", "client_id", c.id(), "max_packet", c.maxPacket, "bytes", s.Len())
 		c.b.disconnect(c, packet.PacketTooLarge, "")
 		return
@@ -160,7 +160,7 @@ func (b *Broker) refuse(c *client, fault *packet.Error) {
 		// Before CONNACK only a CONNECT gets an answer: from a stranger nothing is known, not even
 		// that it speaks MQTT.
 		if c.connecting || c.pendingID != "" || fault.Code == packet.UnsupportedProtocolVersion {
-			b.sendConnack(c, &packet.Connack{Code: fault.Code})
+			b.sendConnack(c, &packet.Connack{Code: fault.Code, Reason: c.reason(fault.Detail)})
 		}
 		b.end(c, abnormal)
 		return
@@ -179,16 +179,11 @@ func (b *Broker) sendDisconnect(c *client, code packet.ReasonCode, why string) {
 	if !c.accepted || c.version < packet.V5 || c.conn.Stopped() {
 		return
 	}
-	d := packet.Disconnect{Code: code}
-	if !c.noProblems && why != "" {
-		d.Reason = []byte(why)
-	}
-	s := b.loop.Arena.Packet(func(dst []byte) []byte { return packet.AppendDisconnect(dst, &d, c.version) })
-	if c.maxPacket != 0 && s.Len() > int(c.maxPacket) { // [MQTT-3.14.2-3]
-		d.Reason = nil
-		s = b.loop.Arena.Packet(func(dst []byte) []byte { return packet.AppendDisconnect(dst, &d, c.version) })
-	}
-	if c.maxPacket == 0 || s.Len() <= int(c.maxPacket) {
+	d := packet.Disconnect{Code: code, Reason: c.reason(why)}
+	s := c.encodeWithin(
+		func(dst []byte) []byte { return packet.AppendDisconnect(dst, &d, c.version) },
+		func() { d.Reason = nil })
+	if c.takes(s) {
 		c.conn.Send(&b.loop.Arena, s, 0)
 	}
 }

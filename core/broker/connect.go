@@ -28,7 +28,6 @@ type connecting struct {
 	expiry     uint32 // seconds asked for
 	capped     bool   // we grant less
 	receiveMax uint16
-	noProblems bool
 	will       *durable.Will
 	identity   access.Identity
 }
@@ -47,12 +46,13 @@ func (b *Broker) onConnect(c *client, body []byte) error {
 		return &packet.Error{Code: packet.UnsupportedProtocolVersion, Detail: "MQTT 3.1 is not spoken here, 3.1.1 and 5.0 are"}
 	}
 	c.maxPacket = p.MaximumPacketSize
+	c.noProblems = !p.RequestProblem
 	if n := min(int(p.TopicAliasMaximum), b.limits.TopicAliases); n > 0 {
 		c.given = &given{max: n}
 	}
 	k, code := b.prepare(c, &p)
 	if code != packet.Success {
-		b.refuseConnect(c, k, code, "")
+		b.refuseConnect(c, k, code, "", nil)
 		return nil
 	}
 	c.connecting = true
@@ -113,7 +113,6 @@ func (b *Broker) prepare(c *client, p *packet.Connect) (*connecting, packet.Reas
 		keepAlive:  p.KeepAlive,
 		expiry:     p.SessionExpiry,
 		receiveMax: p.ReceiveMaximum,
-		noProblems: !p.RequestProblem,
 	}
 	if p.Version < packet.V5 {
 		k.receiveMax = 65535
@@ -220,21 +219,27 @@ func (b *Broker) authenticated(k *connecting, a auth.Answer) {
 		case errors.Is(a.Err, auth.ErrBusy):
 			code = packet.ServerBusy
 		}
-		b.refuseConnect(c, k, code, a.Err.Error())
+		b.refuseConnect(c, k, code, "", a.Err)
 		return
 	}
 	if b.stopping {
-		b.refuseConnect(c, k, packet.ServerShuttingDown, "")
+		b.refuseConnect(c, k, packet.ServerShuttingDown, "the broker stops", nil)
 		return
 	}
 	k.identity = a.Identity
 	b.enter(k)
 }
 
-func (b *Broker) refuseConnect(c *client, k *connecting, code packet.ReasonCode, why string) {
+// refuseConnect answers a CONNECT with a failure. why is for its client, too; err is not: who is
+// about to guess a password must not learn what was wrong.
+func (b *Broker) refuseConnect(c *client, k *connecting, code packet.ReasonCode, why string, err error) {
 	b.counters.RefusedConnects++
-	b.log.Warn("connect refused", "client_id", k.clientID, "user", k.user, "remote", c.conn.Remote(), "listener", c.listener.Name, "reason", code.String(), "err", why)
-	b.sendConnack(c, &packet.Connack{Code: code})
+	cause := why
+	if err != nil {
+		cause = err.Error()
+	}
+	b.log.Warn("connect refused", "client_id", k.clientID, "user", k.user, "remote", c.conn.Remote(), "listener", c.listener.Name, "reason", code.String(), "err", cause)
+	b.sendConnack(c, &packet.Connack{Code: code, Reason: c.reason(why)})
 	b.end(c, abnormal)
 }
 
@@ -245,11 +250,11 @@ func (b *Broker) enter(k *connecting) {
 	m := b.members[k.clientID]
 	if m != nil && m.identity != k.identity {
 		// Somebody else's client identifier gives nobody the session behind it.
-		b.refuseConnect(c, k, packet.NotAuthorized, "the client identifier belongs to a session of another user")
+		b.refuseConnect(c, k, packet.NotAuthorized, "the client identifier belongs to a session of another user", nil)
 		return
 	}
 	if k.will != nil && !b.policy.For(k.identity, k.clientID).MayPublish(k.will.Message.Topic) {
-		b.refuseConnect(c, k, packet.NotAuthorized, "the will topic is not allowed")
+		b.refuseConnect(c, k, packet.NotAuthorized, "the will topic is not allowed", nil)
 		return
 	}
 	if m != nil && m.client != nil {
@@ -282,7 +287,6 @@ func (b *Broker) enter(k *connecting) {
 	b.unsetTimers(m)
 	c.grant = m.grant
 	c.keepAlive = time.Duration(k.keepAlive) * time.Second
-	c.noProblems = k.noProblems
 	switch durable := m.state.Durable(); {
 	case durable:
 		if old != nil {
@@ -345,7 +349,7 @@ func (e *entering) complete(b *Broker, d durable.Completion) {
 		b.welcome(e)
 	default:
 		m.version, m.expiry = e.version, e.expiry
-		b.refuseConnect(c, e.k, packet.QuotaExceeded, "the session could not be stored")
+		b.refuseConnect(c, e.k, packet.QuotaExceeded, "the session could not be stored", nil)
 	}
 }
 
@@ -394,8 +398,11 @@ func (b *Broker) welcome(e *entering) {
 	}
 }
 
+// sendConnack sends a CONNACK, without what it may do without if the client takes none so large.
 func (b *Broker) sendConnack(c *client, a *packet.Connack) {
-	c.send(b.loop.Arena.Packet(func(dst []byte) []byte { return packet.AppendConnack(dst, a, c.version) }))
+	c.send(c.encodeWithin(
+		func(dst []byte) []byte { return packet.AppendConnack(dst, a, c.version) },
+		func() { a.Reason, a.ResponseInformation = nil, nil }))
 }
 
 // onDisconnect is the client's own end of the connection (MQTT5 §3.14).

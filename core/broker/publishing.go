@@ -259,6 +259,10 @@ func (b *Broker) unthrottle() {
 }
 
 func (b *Broker) sendAck(c *client, t packet.Type, id packet.ID, code packet.ReasonCode) {
+	if code >= packet.UnspecifiedError && c.tells() && publishReasons[code] != nil {
+		b.sendRefusal(c, t, id, code)
+		return
+	}
 	c.send(b.loop.Arena.Ack(&packet.Ack{Type: t, ID: id, Code: code}, c.version))
 }
 

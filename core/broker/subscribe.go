@@ -223,7 +223,12 @@ func (s *subscribing) answer(b *Broker) {
 	if s.unsub {
 		encode = packet.AppendUnsuback
 	}
-	s.c.send(b.loop.Arena.Packet(func(dst []byte) []byte { return encode(dst, &k, s.c.version) }))
+	if s.c.tells() {
+		k.Reason = subscribeReason(s.codes)
+	}
+	s.c.send(s.c.encodeWithin(
+		func(dst []byte) []byte { return encode(dst, &k, s.c.version) },
+		func() { k.Reason = nil }))
 	for i := range s.greetings {
 		s.m.addGreeting(s.greetings[i])
 	}
