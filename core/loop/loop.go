@@ -79,7 +79,6 @@ type listener struct {
 	file  *os.File // owns fd
 	key   poll.Key
 	where any
-	tcp   bool
 }
 
 // New returns a loop that drives h once it runs.
@@ -113,7 +112,10 @@ func (l *Loop) Listen(ln net.Listener, where any) error {
 	if err := unix.SetNonblock(fd, true); err != nil {
 		return errors.Join(fmt.Errorf("loop: listener %s: %w", ln.Addr(), err), f.Close())
 	}
-	s := &listener{fd: fd, file: f, where: where, tcp: ln.Addr().Network() == "tcp"}
+	if ln.Addr().Network() == "tcp" {
+		setTCP(fd)
+	}
+	s := &listener{fd: fd, file: f, where: where}
 	s.key = l.take()
 	if err := l.poller.Add(fd, s.key); err != nil {
 		l.giveBack(s.key.Slot)
@@ -135,6 +137,14 @@ func (l *Loop) CloseListeners() {
 		_ = s.file.Close()
 		l.giveBack(s.key.Slot)
 	}
+}
+
+// setTCP sets the options that accepted sockets inherit from their listener. A write is sent at
+// once; and a peer that went without a word, whose client keeps nothing alive by itself, is found
+// out by the kernel, in hours. Without them it is slower, not wrong.
+func setTCP(fd int) {
+	_ = unix.SetsockoptInt(fd, unix.IPPROTO_TCP, unix.TCP_NODELAY, 1)
+	_ = unix.SetsockoptInt(fd, unix.SOL_SOCKET, unix.SO_KEEPALIVE, 1)
 }
 
 // Post runs f on the loop in a coming turn. It never blocks and may be called from any
@@ -299,19 +309,16 @@ func (l *Loop) watch(c *conn.Conn) {
 
 func (l *Loop) accept(s *listener) {
 	for range acceptsPerTurn {
-		fd, _, err := unix.Accept4(s.fd, unix.SOCK_NONBLOCK|unix.SOCK_CLOEXEC)
+		fd, err := poll.Accept(s.fd)
 		switch {
 		case err == unix.EMFILE || err == unix.ENFILE || err == unix.ENOBUFS || err == unix.ENOMEM:
 			// Level-triggered: without a rest the loop would spin on the waiting connection.
 			l.pauseListeners()
 			return
-		case err == unix.ECONNABORTED || err == unix.EINTR:
+		case err == unix.ECONNABORTED:
 			continue
 		case err != nil:
 			return
-		}
-		if s.tcp {
-			_ = unix.SetsockoptInt(fd, unix.IPPROTO_TCP, unix.TCP_NODELAY, 1) // slower without, not wrong
 		}
 		l.adopt(fd, s.where)
 	}

@@ -10,6 +10,8 @@ import (
 
 	"dunlin/core/conn"
 	"dunlin/core/packet"
+
+	"golang.org/x/sys/unix"
 )
 
 // guard is when a test that hangs is ended.
@@ -239,4 +241,26 @@ func TestListenersRestWithoutDescriptors(t *testing.T) {
 	}
 	c.Close()
 	<-s.ended
+}
+
+func TestAcceptedSocketsHaveTheirOptions(t *testing.T) {
+	s := &server{}
+	fd := make(chan int, 1)
+	s.accepted = func(c *conn.Conn) bool { fd <- c.Fd(); return true }
+	dial(t, serve(t, s))
+	n := <-fd
+	for _, o := range []struct {
+		name          string
+		level, option int
+	}{{"TCP_NODELAY", unix.IPPROTO_TCP, unix.TCP_NODELAY}, {"SO_KEEPALIVE", unix.SOL_SOCKET, unix.SO_KEEPALIVE}} {
+		if on, err := unix.GetsockoptInt(n, o.level, o.option); err != nil || on == 0 {
+			t.Errorf("%s is %d, %v", o.name, on, err)
+		}
+	}
+	if flags, err := unix.FcntlInt(uintptr(n), unix.F_GETFL, 0); err != nil || flags&unix.O_NONBLOCK == 0 {
+		t.Errorf("flags %o, %v: it blocks", flags, err)
+	}
+	if flags, err := unix.FcntlInt(uintptr(n), unix.F_GETFD, 0); err != nil || flags&unix.FD_CLOEXEC == 0 {
+		t.Errorf("flags %o, %v: it outlives an exec", flags, err)
+	}
 }
