@@ -81,6 +81,8 @@ func run(ctx context.Context, cfg *config.Config, logger *slog.Logger) (err erro
 		Clock:    times,
 		Limits:   limits(cfg, files),
 		Log:      logger,
+
+		ResponsePrefix: cfg.Sessions.ResponseInformation,
 	})
 	if err != nil {
 		return err
@@ -172,6 +174,10 @@ func limits(cfg *config.Config, files uint64) broker.Limits {
 	if aliases == 0 {
 		aliases = -1
 	}
+	keepAlive := cfg.Limits.MaxKeepAlive
+	if keepAlive == config.Never {
+		keepAlive = 0
+	}
 	return broker.Limits{
 		MaxConnections:   int(min(files-min(files/2, reservedFiles), math.MaxInt32)),
 		MaxPacket:        int(cfg.Limits.MaxPacket),
@@ -186,6 +192,7 @@ func limits(cfg *config.Config, files uint64) broker.Limits {
 		MaxRetained:      cfg.Retained.MaxMessages,
 		MaxRetainedBytes: cfg.Retained.MaxBytes,
 
+		MaxKeepAlive:      keepAlive,
 		TopicAliases:      aliases,
 		HasMaxQoS:         cfg.Limits.MaxQoS < 2,
 		MaxQoS:            packet.QoS(cfg.Limits.MaxQoS),

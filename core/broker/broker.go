@@ -44,6 +44,8 @@ type Broker struct {
 	limits Limits
 	log    *slog.Logger
 
+	responsePrefix string
+
 	observer Observer // nil = nobody watches
 
 	loop      *loop.Loop
@@ -102,9 +104,12 @@ func New(o Options) (*Broker, error) {
 		members:  make(map[string]*member),
 		retained: retain.New(o.Limits.retain()),
 		waiting:  make(map[waitKey]*publishing),
-		over:     make(chan struct{}),
-		stamped:  -1,
-		faults:   failures{what: "the store fails"},
+
+		responsePrefix: o.ResponsePrefix,
+
+		over:    make(chan struct{}),
+		stamped: -1,
+		faults:  failures{what: "the store fails"},
 	}
 	b.sweep.b = b
 	b.cache = route.NewCache(b.index, o.Limits.MatchCacheReferences)

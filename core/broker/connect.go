@@ -4,6 +4,8 @@ import (
 	"crypto/rand"
 	"encoding/hex"
 	"errors"
+	"math"
+	"strings"
 	"sync/atomic"
 	"time"
 
@@ -24,7 +26,9 @@ type connecting struct {
 	user       string // as offered
 	assigned   bool
 	cleanStart bool
-	keepAlive  uint16
+	keepAlive  uint16 // seconds, as asked for or as we say
+	ourPace    bool   // we say
+	responses  bool   // it asks for Response Information
 	expiry     uint32 // seconds asked for
 	capped     bool   // we grant less
 	receiveMax uint16
@@ -113,12 +117,16 @@ func (b *Broker) prepare(c *client, p *packet.Connect) (*connecting, packet.Reas
 		keepAlive:  p.KeepAlive,
 		expiry:     p.SessionExpiry,
 		receiveMax: p.ReceiveMaximum,
+		responses:  p.RequestResponse,
 	}
 	if p.Version < packet.V5 {
 		k.receiveMax = 65535
 		if !p.CleanStart {
 			k.expiry = forever // such a session has no end of its own (MQTT3 §3.1.2.4)
 		}
+	}
+	if limit := b.maxKeepAlive(); p.Version >= packet.V5 && (k.keepAlive == 0 || k.keepAlive > limit) && limit > 0 {
+		k.keepAlive, k.ourPace = limit, true // [MQTT-3.2.2-21]
 	}
 	if limit := b.maxExpiry(); k.expiry > limit {
 		k.expiry, k.capped = limit, true
@@ -166,6 +174,21 @@ func (b *Broker) checkOffered(qos packet.QoS, retain bool) packet.ReasonCode {
 		return packet.RetainNotSupported
 	}
 	return packet.Success
+}
+
+// maxKeepAlive is the longest Keep Alive that is granted, in seconds; 0 = any. Clients of MQTT 3.1.1
+// are not bound by it: they cannot be told, and must not be cut off for keeping to what they said.
+func (b *Broker) maxKeepAlive() uint16 {
+	return uint16(min(b.limits.MaxKeepAlive/time.Second, math.MaxUint16))
+}
+
+// responseTopic is the part of the topics that is a client's own for responses, nil if it has none: if
+// its identifier is no single level, what is below it could be another's.
+func (b *Broker) responseTopic(clientID string) []byte {
+	if b.responsePrefix == "" || strings.ContainsAny(clientID, "/+#") {
+		return nil
+	}
+	return []byte(b.responsePrefix + "/" + clientID)
 }
 
 // maxExpiry is the longest Session Expiry Interval that is granted, in seconds.
@@ -369,6 +392,12 @@ func (b *Broker) welcome(e *entering) {
 		HasSessionExpiry:    k.capped,
 		SessionExpiry:       k.expiry,
 		ReceiveMaximum:      uint16(b.limits.ReceiveMaximum),
+	}
+	if k.ourPace {
+		a.HasServerKeepAlive, a.ServerKeepAlive = true, k.keepAlive
+	}
+	if k.responses { // [MQTT-3.1.2-28]
+		a.ResponseInformation = b.responseTopic(k.clientID)
 	}
 	if k.assigned {
 		a.AssignedClientID = []byte(k.clientID)

@@ -27,6 +27,10 @@ type Options struct {
 	Clock  Clock
 	Limits Limits
 	Log    *slog.Logger
+
+	// ResponsePrefix is the topic below which each client is told a topic of its own for responses,
+	// if it asks for Response Information (MQTT5 §4.10): PREFIX/CLIENTID. "" tells none.
+	ResponsePrefix string
 	// Observer watches what the broker does; nil = nobody does, which costs nothing.
 	Observer Observer
 }
@@ -61,6 +65,7 @@ type Limits struct {
 	MaxSessionExpiry     time.Duration // default 30 days; from 0xFFFFFFFF seconds on, sessions may last for ever
 	MaxRetained          int           // messages; default 100,000
 	MaxRetainedBytes     int64         // default 16 MiB
+	MaxKeepAlive         time.Duration // of MQTT 5.0 clients, which are told; default any, also none
 	TopicAliases         int           // of a connection, each way; default 16, negative = none
 	MatchCacheReferences int           // default 65,536
 

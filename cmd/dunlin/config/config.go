@@ -107,6 +107,7 @@ type Limits struct {
 	MaxTopicLevels   int           // levels of a Topic Name or Topic Filter
 	MaxSubscriptions int           // of one client
 	MaxOutput        int64         // bytes that wait to be written to one client; never below MaxPacket
+	MaxKeepAlive     time.Duration // longest Keep Alive of MQTT 5.0; Never = any, also none
 	TopicAliases     int           // topics that a packet may name by a number, each way; 0 = none
 
 	// What is not offered: announced to MQTT 5.0 and refused when it is used all the same.
@@ -120,6 +121,10 @@ type Limits struct {
 type Sessions struct {
 	MaxExpiry         time.Duration // longest Session Expiry Interval that is granted; Never = any
 	MaxQueuedMessages int           // waiting for one session
+
+	// ResponseInformation is the topic below which each client gets one of its own for responses, if
+	// it asks for it; "" = none.
+	ResponseInformation string
 }
 
 // Retained bounds the retained messages.
@@ -162,6 +167,7 @@ func Default() *Config {
 			MaxTopicLevels:   128,
 			MaxSubscriptions: 1000,
 			MaxOutput:        MiB,
+			MaxKeepAlive:     Never,
 			TopicAliases:     16,
 			MaxQoS:           2,
 			Retain:           true,

@@ -31,7 +31,7 @@ func TestSampleNamesEveryDefault(t *testing.T) {
 	for _, key := range []string{
 		"freebind",
 		"data", "address", "open", "max_connections", "max_packet", "receive_maximum", "max_in_flight",
-		"connect_timeout", "max_topic_levels", "max_subscriptions", "max_output", "topic_aliases", "max_qos", "retain",
+		"connect_timeout", "max_topic_levels", "max_subscriptions", "max_output", "max_keep_alive", "topic_aliases", "max_qos", "retain",
 		"wildcards", "subscription_ids", "max_expiry",
 		"max_queued_messages", "max_messages", "max_bytes", "level", "format",
 	} {

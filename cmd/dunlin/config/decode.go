@@ -369,6 +369,22 @@ func (d *decoder) filter(dst *string) func(*yaml.Node) {
 	}
 }
 
+// topicName reads a Topic Name (MQTT5 §4.7).
+func (d *decoder) topicName(dst *string) func(*yaml.Node) {
+	return func(n *yaml.Node) {
+		s, ok := d.scalar(n, "a topic without wildcards")
+		if !ok {
+			return
+		}
+		if err := topic.CheckName([]byte(s)); err != nil {
+			d.fail(n, "%.80q is not a topic, %v; allowed: levels with / between them, without + and #",
+				s, strings.TrimPrefix(err.Error(), "topic: "))
+			return
+		}
+		*dst = s
+	}
+}
+
 // location reads a path. A relative one is taken from the folder of the file, or from the working
 // directory if it comes from the command line.
 func (d *decoder) location(dst *string) func(*yaml.Node) {

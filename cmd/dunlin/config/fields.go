@@ -147,6 +147,7 @@ func (d *decoder) limits(n *yaml.Node, l *Limits) {
 		field{key: "max_topic_levels", read: d.whole(&l.MaxTopicLevels, 1, math.MaxUint16)},
 		field{key: "max_subscriptions", read: d.whole(&l.MaxSubscriptions, 1, 1_000_000)},
 		field{key: "max_output", read: d.size(&l.MaxOutput, 16*KiB, GiB, false)},
+		field{key: "max_keep_alive", read: d.duration(&l.MaxKeepAlive, time.Second, Never)},
 		field{key: "topic_aliases", read: d.whole(&l.TopicAliases, 0, 1000)},
 		field{key: "max_qos", read: d.whole(&l.MaxQoS, 0, 2)},
 		field{key: "retain", read: d.flag(&l.Retain)},
@@ -168,6 +169,7 @@ func (d *decoder) sessions(n *yaml.Node, s *Sessions) {
 	d.group(n,
 		field{key: "max_expiry", read: d.duration(&s.MaxExpiry, time.Second, Never)},
 		field{key: "max_queued_messages", read: d.whole(&s.MaxQueuedMessages, 1, math.MaxInt32)},
+		field{key: "response_information", read: d.topicName(&s.ResponseInformation)},
 	)
 }
 
