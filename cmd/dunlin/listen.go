@@ -59,7 +59,11 @@ func newListeners(b *broker.Broker, cfg *config.Config, logger *slog.Logger) *li
 		ls.all = append(ls.all, &listener{Listener: l, settings: &broker.Listener{
 			Name:           l.Address,
 			AllowAnonymous: cfg.AllowsAnonymous(l),
+			Versions:       l.Versions,
 			MaxConnections: l.MaxConnections,
+			MaxPacket:      int(l.MaxPacket),
+			ReceiveMaximum: l.ReceiveMaximum,
+			MaxInFlight:    l.MaxInFlight,
 		}})
 	}
 	return ls

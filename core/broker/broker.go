@@ -229,10 +229,11 @@ func (h handler) Accepted(k *conn.Conn, where any) bool {
 
 // MaxPacket is what is taken of a connection now: less before its CONNECT was accepted.
 func (h handler) MaxPacket(k *conn.Conn) int {
-	if k.Owner.(*client).member == nil {
-		return min(maxConnect, h.limits.MaxPacket)
+	c := k.Owner.(*client)
+	if c.member == nil {
+		return min(maxConnect, c.maxReceived())
 	}
-	return h.limits.MaxPacket
+	return c.maxReceived()
 }
 
 // maxConnect is the largest first packet, in bytes.

@@ -49,6 +49,9 @@ func (b *Broker) onConnect(c *client, body []byte) error {
 	if p.Version == packet.V31 {
 		return &packet.Error{Code: packet.UnsupportedProtocolVersion, Detail: "MQTT 3.1 is not spoken here, 3.1.1 and 5.0 are"}
 	}
+	if !c.listener.speaks(p.Version) {
+		return &packet.Error{Code: packet.UnsupportedProtocolVersion, Detail: "this listener does not speak the version"}
+	}
 	c.maxPacket = p.MaximumPacketSize
 	c.noProblems = !p.RequestProblem
 	if n := min(int(p.TopicAliasMaximum), b.limits.TopicAliases); n > 0 {
@@ -388,10 +391,10 @@ func (b *Broker) welcome(e *entering) {
 		RetainUnavailable:   b.limits.NoRetain,
 		WildcardUnavailable: b.limits.NoWildcards,
 		SubIDUnavailable:    b.limits.NoSubscriptionIDs,
-		MaximumPacketSize:   uint32(b.limits.MaxPacket),
+		MaximumPacketSize:   uint32(c.maxReceived()),
 		HasSessionExpiry:    k.capped,
 		SessionExpiry:       k.expiry,
-		ReceiveMaximum:      uint16(b.limits.ReceiveMaximum),
+		ReceiveMaximum:      uint16(c.receiveMaximum()),
 	}
 	if k.ourPace {
 		a.HasServerKeepAlive, a.ServerKeepAlive = true, k.keepAlive
@@ -415,7 +418,7 @@ func (b *Broker) welcome(e *entering) {
 	if silence := c.keepAlive + c.keepAlive/2; silence > 0 && silence < b.limits.ConnectTimeout {
 		b.loop.At(b.loop.Now()+silence, c) // the timer of the CONNECT would be too late
 	}
-	m.state.Connect(k.receiveMax)
+	m.state.Connect(c.window(k.receiveMax))
 	c.carried = m.state.IncomingCount()
 	m.state.Releases(
 		func(id packet.ID) { b.sendAck(c, packet.PUBREL, id, packet.Success) },

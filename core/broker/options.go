@@ -79,7 +79,7 @@ type Limits struct {
 
 func (l *Limits) setDefaults() {
 	setDefault(&l.MaxPacket, 256<<10)
-	l.MaxPacket = min(l.MaxPacket, packet.MaxRemaining-maxAdded)
+	l.MaxPacket = min(l.MaxPacket, largestPacket)
 	if !l.HasMaxQoS {
 		l.MaxQoS = 2
 	}
@@ -106,6 +106,9 @@ func (l *Limits) setDefaults() {
 // packet.
 const maxAdded = 1 << 20
 
+// largestPacket is the largest that can be allowed to a client, in bytes.
+const largestPacket = packet.MaxRemaining - maxAdded
+
 func setDefault[T comparable](field *T, value T) {
 	var zero T
 	if *field == zero {
@@ -115,15 +118,6 @@ func setDefault[T comparable](field *T, value T) {
 
 func (l *Limits) retain() retain.Options {
 	return retain.Options{MaxMessages: l.MaxRetained, MaxBytes: l.MaxRetainedBytes}
-}
-
-// Listener says what holds for the connections of one listening socket.
-type Listener struct {
-	Name           string // for the log
-	AllowAnonymous bool
-	MaxConnections int // 0 = no limit of its own
-
-	connections int // belongs to the loop
 }
 
 // Counters count what the broker has done since its start. They belong to the loop: read them

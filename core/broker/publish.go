@@ -56,7 +56,7 @@ func (b *Broker) onPublish(c *client, flags byte, body []byte) error {
 			return nil
 		}
 	}
-	if c.version == packet.V5 && p.QoS > 0 && b.unanswered(c, p.QoS) > b.limits.ReceiveMaximum { // [MQTT-3.3.4-7]
+	if c.version == packet.V5 && p.QoS > 0 && b.unanswered(c, p.QoS) > c.receiveMaximum() { // [MQTT-3.3.4-7]
 		if p.QoS == 2 {
 			c.member.state.Forget(p.ID) // or it would be taken for a repetition, next time
 		}

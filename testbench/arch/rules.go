@@ -70,7 +70,7 @@ var rules = []rule{
 
 	{"cmd/dunlin", []string{"anything"}}, // the wiring
 	{"cmd/dunlin/client", []string{"core/packet"}},
-	{"cmd/dunlin/config", []string{"core/topic", "core/rule", "core/access", yaml, sys}},
+	{"cmd/dunlin/config", []string{"core/topic", "core/packet", "core/rule", "core/access", yaml, sys}},
 	{"cmd/dunlin/console", nil}, // over small interfaces of its own
 	{"cmd/dunlin-bench", []string{"core/packet", "testbench/...", sys}},
 

@@ -17,6 +17,7 @@ import (
 	"time"
 
 	"dunlin/core/access"
+	"dunlin/core/packet"
 )
 
 // Never is the duration of what does not end: the word "never" in the file.
@@ -53,6 +54,12 @@ type Listener struct {
 	Address        string
 	Open           bool // clients without a user name are let in, whatever the address and Auth say
 	MaxConnections int  // 0 = as many as there are file descriptors
+
+	// What holds for its clients instead of Limits, 0 = that.
+	MaxPacket      int64
+	ReceiveMaximum int
+	MaxInFlight    int              // never above that of Limits
+	Versions       []packet.Version // of MQTT that may be spoken, nil = all
 
 	// FreeBind takes an IP address that the machine does not have yet: connections come in once it has.
 	FreeBind bool

@@ -9,6 +9,7 @@ import (
 	"github.com/google/go-cmp/cmp"
 
 	"dunlin/core/access"
+	"dunlin/core/packet"
 	"dunlin/core/rule"
 	"dunlin/packaging"
 )
@@ -58,6 +59,8 @@ func TestExamplesInTheSampleAreValid(t *testing.T) {
 	}
 	socket := defaultListener
 	socket.Address, socket.Group = "unix:/run/dunlin/mqtt.sock", "dunlin"
+	socket.Versions = []packet.Version{packet.V5}
+	socket.MaxPacket, socket.ReceiveMaximum, socket.MaxInFlight = MiB, 64, 64
 	if diff := cmp.Diff([]Listener{defaultListener, socket}, c.Listeners); diff != "" {
 		t.Errorf("listeners (-want +got):\n%s", diff)
 	}

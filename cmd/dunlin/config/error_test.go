@@ -73,6 +73,10 @@ func TestFaultsAreNamedWithTheirPlace(t *testing.T) {
 		{"freebind of a unix socket", "listeners: [{address: \"unix:/s\", freebind: false}]\n", []string{`f:1:44: listeners.0.freebind: unix:/s is no IP address; allowed: with host:port`}},
 		{"mode that locks the broker out", "listeners: [{address: \"unix:/s\", mode: 0060}]\n", []string{`f:1:40: listeners.0.mode: "0060" is not a mode of a socket that the broker can use; allowed: three octal digits as of chmod, 0600 to 0777`}},
 		{"mode with a bit too many", "listeners: [{address: \"unix:/s\", mode: 4660}]\n", []string{`f:1:40: listeners.0.mode: "4660" is not a mode of a socket that the broker can use; allowed: three octal digits as of chmod, 0600 to 0777`}},
+		{"version that is not spoken", "listeners: [{address: \"unix:/s\", versions: [5.0, 4]}]\n", []string{`f:1:50: listeners.0.versions.1: "4" is not known; allowed: 3.1.1, 5.0`}},
+		{"no version at all", "listeners: [{address: \"unix:/s\", versions: []}]\n", []string{`f:1:44: listeners.0.versions: the list is empty, nobody could connect; allowed: one version or more`}},
+		{"packets that cannot be delivered", "listeners: [{address: \"unix:/s\", max_packet: 2MiB}]\n", []string{`f:1:46: listeners.0.max_packet: is above limits.max_output (1MiB), so that the largest message could not be delivered; allowed: up to that`}},
+		{"more in flight than sessions have", "listeners: [{address: \"unix:/s\", max_in_flight: 9}]\nlimits: {max_in_flight: 8}\n", []string{`f:1:49: listeners.0.max_in_flight: 9 is above limits.max_in_flight (8), which holds for sessions, wherever they connect; allowed: up to that`}},
 
 		// Uplinks.
 		{"uplink that says nothing", "uplinks:\n  -\n", []string{

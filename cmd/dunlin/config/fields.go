@@ -10,6 +10,7 @@ import (
 	"go.yaml.in/yaml/v3"
 
 	"dunlin/core/access"
+	"dunlin/core/packet"
 )
 
 // maxSocketPath is the longest path of a unix socket: sun_path is 108 bytes with its final NUL.
@@ -54,6 +55,10 @@ func (d *decoder) listener(n *yaml.Node, c *Config, l *Listener) {
 		field{key: "address", read: func(n *yaml.Node) { d.address(n, &l.Address) }},
 		field{key: "open", read: d.flag(&l.Open)},
 		field{key: "max_connections", read: d.whole(&l.MaxConnections, 0, math.MaxInt32)},
+		field{key: "max_packet", read: d.size(&l.MaxPacket, KiB, 256*MiB, false)},
+		field{key: "receive_maximum", read: d.whole(&l.ReceiveMaximum, 1, math.MaxUint16)},
+		field{key: "max_in_flight", read: d.whole(&l.MaxInFlight, 1, math.MaxUint16)},
+		field{key: "versions", read: func(n *yaml.Node) { list(d, n, &l.Versions, d.version) }},
 		field{key: "freebind", read: d.flag(&l.FreeBind)},
 		field{key: "mode", read: d.mode(&l.Mode)},
 		field{key: "group", read: d.text(&l.Group)},
@@ -71,7 +76,18 @@ func (d *decoder) listener(n *yaml.Node, c *Config, l *Listener) {
 			d.failAt(g, key, "%s is no IP address; allowed: with host:port", l.Address)
 		}
 	}
+	if g.has("versions") && l.Versions != nil && len(l.Versions) == 0 {
+		d.failAt(g, "versions", "the list is empty, nobody could connect; allowed: one version or more")
+	}
 	d.later(func() {
+		if l.MaxPacket > c.Limits.MaxOutput {
+			d.failAt(g, "max_packet", "is above limits.max_output (%s), so that the largest message could not be delivered; "+
+				"allowed: up to that", FormatSize(c.Limits.MaxOutput))
+		}
+		if l.MaxInFlight > c.Limits.MaxInFlight {
+			d.failAt(g, "max_in_flight", "%d is above limits.max_in_flight (%d), which holds for sessions, wherever they connect; "+
+				"allowed: up to that", l.MaxInFlight, c.Limits.MaxInFlight)
+		}
 		for i := range c.Listeners {
 			o := &c.Listeners[i]
 			if o == l {
@@ -91,6 +107,27 @@ func (d *decoder) listener(n *yaml.Node, c *Config, l *Listener) {
 				"allowed: with auth.passwords set, or with open: true if everybody may come in", l.Address)
 		}
 	})
+}
+
+// spoken are the versions of MQTT by the names that they have in the file.
+var spoken = []struct {
+	name    string
+	version packet.Version
+}{{"3.1.1", packet.V311}, {"5.0", packet.V5}}
+
+// version reads a version of MQTT.
+func (d *decoder) version(n *yaml.Node, dst *packet.Version) {
+	var names []string
+	for _, v := range spoken {
+		names = append(names, v.name)
+	}
+	var name string
+	d.oneOf(&name, names...)(n)
+	for _, v := range spoken {
+		if v.name == name {
+			*dst = v.version
+		}
+	}
 }
 
 // address reads where to listen: host:port with an IP address, or unix:path.
