@@ -50,8 +50,12 @@ type waitKey struct {
 	id packet.ID
 }
 
-// spareOps is how many finished operations are kept for reuse.
-const spareOps = 1024
+// spareOps is how many finished operations are kept for reuse, each with room for spareReceivers
+// at most: about 5 MiB.
+const (
+	spareOps       = 1024
+	spareReceivers = 128
+)
 
 func (b *Broker) publishing() *publishing {
 	if n := len(b.spare); n > 0 {
@@ -183,7 +187,7 @@ func (b *Broker) finish(op *publishing, code packet.ReasonCode) {
 	clear(op.queued)
 	clear(op.outboxes)
 	*op = publishing{b: b, sends: op.sends[:0], queued: op.queued[:0], outboxes: op.outboxes[:0]}
-	if len(b.spare) < spareOps {
+	if len(b.spare) < spareOps && cap(op.sends)+cap(op.queued) <= spareReceivers {
 		b.spare = append(b.spare, op)
 	}
 }
