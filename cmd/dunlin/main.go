@@ -68,6 +68,10 @@ func dispatch(args []string, in, out, errs *os.File) int {
 			io.WriteString(out, overview())
 			return exitOK
 		}
+		if args[1] == "connection" {
+			io.WriteString(out, connectionHelp)
+			return exitOK
+		}
 		name, args = args[1], []string{args[1], "--help"}
 	case "--version", "-version", "-v":
 		name = "version"

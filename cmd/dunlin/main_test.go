@@ -97,10 +97,33 @@ func TestHelpIsThereForEverySubcommand(t *testing.T) {
 	}
 }
 
+func TestHelpFitsOnAScreen(t *testing.T) {
+	const screen = 50 // lines
+	dunlin(t, "", "help", "connection").check(t, 0, connectionHelp, "")
+	texts := map[string]string{"connection": connectionHelp}
+	for _, cmd := range commands() {
+		texts[cmd.name] = cmd.help
+	}
+	for name, text := range texts {
+		if n := strings.Count(text, "\n"); n > screen {
+			t.Errorf("the help of %s has %d lines, a screen has %d", name, n, screen)
+		}
+		for line := range strings.Lines(text) {
+			if len(line) > 81 {
+				t.Errorf("%s: does not suit a terminal of 80 columns: %q", name, line)
+			}
+		}
+	}
+}
+
 func TestHelpNamesEveryOption(t *testing.T) {
 	for _, cmd := range commands() {
 		options := regexp.MustCompile(`(?m)^  (-\w), (--[\w-]+)|^  (--[\w-]+)`)
-		for _, m := range options.FindAllStringSubmatch(cmd.help, -1) {
+		help := cmd.help
+		if cmd.name == "pub" || cmd.name == "sub" {
+			help += connectionHelp
+		}
+		for _, m := range options.FindAllStringSubmatch(help, -1) {
 			for _, name := range m[1:] {
 				if name == "" {
 					continue
@@ -153,6 +176,33 @@ func TestCommandLineThatMakesNoSenseIsRefused(t *testing.T) {
 		{"session without an id", []string{"sub", "-t", "a", "-c"}, usage("sub", "a session that lasts needs a client identifier (-i)")},
 		{"expiry in 3.1.1", []string{"sub", "-t", "a", "-c", "-i", "x", "-x", "1", "-V", "311"}, usage("sub", "-x needs MQTT 5.0; in 3.1.1 a session with -c has no end")},
 		{"expiry out of range", []string{"sub", "-t", "a", "-i", "x", "-x", "4294967296"}, usage("sub", "a session expiry of 4294967296 is out of range; allowed: 0 to 4294967295")},
+		{"URL of something else", []string{"sub", "-t", "a", "-L", "http://h"}, usage("sub", `the URL begins with "http"; allowed: mqtt://, mqtts://, unix:`)},
+		{"URL with a secret and a fault", []string{"sub", "-t", "a", "-L", "mqtt://u:secret@h:x"}, usage("sub", `the URL is none: invalid port ":x" after host`)},
+		{"URL and host", []string{"sub", "-t", "a", "-L", "mqtt://h", "-h", "h"}, usage("sub", "-L says where the broker is; -h and -p do not go with it")},
+		{"URL and topic", []string{"pub", "-t", "a", "-L", "mqtt://h/b", "-m", "x"}, usage("pub", "the topic is in the URL and behind -t")},
+		{"URL without TLS, options with", []string{"pub", "-L", "mqtt://h/b", "-m", "x", "--tls"}, usage("pub", "mqtt:// is a connection without TLS, the other options want TLS; use mqtts://")},
+		{"TLS on a unix socket", []string{"pub", "-t", "a", "-L", "unix:/s", "-m", "x", "--tls"}, usage("pub", "there is no TLS on a unix socket")},
+		{"certificate without its key", []string{"pub", "-t", "a", "-m", "x", "--cert", "c"}, usage("pub", "--cert and --key go together")},
+		{"trust in some and in everybody", []string{"pub", "-t", "a", "-m", "x", "--ca", "c", "--insecure"}, usage("pub", "--ca says whom to trust, --insecure trusts everybody")},
+		{"property without a value", []string{"pub", "-t", "a", "-m", "x", "--property", "k"}, usage("pub", `invalid value "k" for flag -property: it must be NAME=VALUE`)},
+		{"property in 3.1.1", []string{"pub", "-t", "a", "-m", "x", "-V", "311", "--property", "k=v"}, usage("pub", "--property needs MQTT 5.0")},
+		{"property of the will in 3.1.1", []string{"pub", "-t", "a", "-m", "x", "-V", "311", "--will-topic", "w", "--will-expiry", "1"}, usage("pub", "--will-expiry needs MQTT 5.0")},
+		{"property without a will", []string{"pub", "-t", "a", "-m", "x", "--will-expiry", "1"}, usage("pub", "a will needs --will-topic")},
+		{"response topic with a wildcard", []string{"pub", "-t", "a", "-m", "x", "--response-topic", "a/+"}, usage("pub", `--response-topic "a/+" cannot be published to: wildcard in a topic name`)},
+		{"payload format 2", []string{"pub", "-t", "a", "-m", "x", "--payload-format", "2"}, usage("pub", `--payload-format "2" is none; allowed: 0 or bytes, 1 or utf-8`)},
+		{"no text said to be text", []string{"pub", "-t", "a", "-m", "\xff", "--payload-format", "1"}, usage("pub", "the message to a is no UTF-8, which its payload format says it is")},
+		{"topic alias 0", []string{"pub", "-t", "a", "-m", "x", "--topic-alias", "0"}, usage("pub", "--topic-alias 0 is out of range; allowed: 1 to 65535")},
+		{"lines repeated", []string{"pub", "-t", "a", "-l", "--repeat", "2"}, usage("pub", "--repeat does not go with -l")},
+		{"repeated never", []string{"pub", "-t", "a", "-m", "x", "--repeat", "0"}, usage("pub", "--repeat 0 is out of range; allowed: 1 or more")},
+		{"receive maximum 0", []string{"sub", "-t", "a", "--receive-maximum", "0"}, usage("sub", "--receive-maximum 0 is out of range; allowed: 1 to 65535")},
+		{"two forms", []string{"sub", "-t", "a", "-v", "--json"}, usage("sub", "the messages can have one form: -v and --hex, --pretty, --json or -F")},
+		{"format with nothing behind %", []string{"sub", "-t", "a", "-F", "%t %"}, usage("sub", "the format ends with a single %")},
+		{"format that knows no such field", []string{"sub", "-t", "a", "-F", "%z"}, usage("sub", `the format has "%z", which stands for nothing`)},
+		{"subscription identifier 0", []string{"sub", "-t", "a", "--subscription-id", "0"}, usage("sub", "--subscription-id 0 is out of range; allowed: 1 to 268435455")},
+		{"subscription identifier in 3.1.1", []string{"sub", "-t", "a", "--subscription-id", "1", "-V", "311"}, usage("sub", "--subscription-id needs MQTT 5.0")},
+		{"retain handling 3", []string{"sub", "-t", "a", "--retain-handling", "3"}, usage("sub", "--retain-handling 3 is none; allowed: 0, 1, 2")},
+		{"retain handling twice", []string{"sub", "-t", "a", "--retain-handling", "1", "-R"}, usage("sub", "-R is --retain-handling 2; give one of them")},
+		{"count of nothing", []string{"sub", "-t", "a", "-E", "-C", "1"}, usage("sub", "-E exits before the first message, -C counts them")},
 		{"negative count", []string{"sub", "-t", "a", "-C", "-1"}, usage("sub", "a count of -1 is out of range; allowed: 1 or more")},
 	} {
 		t.Run(tt.name, func(t *testing.T) {

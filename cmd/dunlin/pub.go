@@ -6,7 +6,9 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"math"
 	"os"
+	"time"
 
 	"dunlin/cmd/dunlin/client"
 	"dunlin/core/topic"
@@ -15,6 +17,9 @@ import (
 const pubHelp = `Usage: dunlin pub -t TOPIC (-m TEXT | -f FILE | -s | -l | -n) [OPTION]...
 
 Publishes messages, and exits with 0 when the broker has acknowledged them all.
+
+  dunlin pub -t plant/7/temp -m 21.5 -q 1
+  tail -f log | dunlin pub -L mqtts://broker.example/site/log -l -q 1
 
 Message:
   -t, --topic TOPIC
@@ -25,6 +30,16 @@ Message:
   -n, --null-message     an empty message; with -r it deletes the retained one
   -q, --qos 0|1|2        (0)
   -r, --retain           the broker keeps it for those who subscribe later
+  --repeat N             publish it N times
+  --interval DURATION    between two messages, as 500ms or 2s
+Properties, MQTT 5.0 only:
+  --expiry SECONDS       the broker drops it when it is that old
+  --content-type TYPE
+  --response-topic TOPIC
+  --correlation DATA     for the answer to be recognised by
+  --property NAME=VALUE  user property, repeatable
+  --payload-format 0|1   0 bytes, 1 UTF-8 text
+  --topic-alias N        send the topic once, and then N instead
 ` + connectHelp
 
 // maxMessage is the largest payload, in bytes: what fits into a packet beside the longest topic.
@@ -33,24 +48,39 @@ const maxMessage = 268_435_455 - 65_535 - 16
 func pub(c *call) error {
 	fs := c.options()
 	conn := connectOptions(fs)
-	var m client.Message
+	p := publication{repeat: 1}
+	m := &p.message
 	var text, file string
-	var whole, lines, empty bool
+	var whole, empty bool
 	var qos int
+	var alias uint64
 	both(fs.StringVar, &m.Topic, "t", "topic")
 	both(fs.StringVar, &text, "m", "message")
 	both(fs.StringVar, &file, "f", "file")
 	both(fs.BoolVar, &whole, "s", "stdin-file")
-	both(fs.BoolVar, &lines, "l", "stdin-line")
+	both(fs.BoolVar, &p.lines, "l", "stdin-line")
 	both(fs.BoolVar, &empty, "n", "null-message")
 	both(fs.IntVar, &qos, "q", "qos")
 	both(fs.BoolVar, &m.Retain, "r", "retain")
+	fs.IntVar(&p.repeat, "repeat", p.repeat, "")
+	fs.DurationVar(&p.interval, "interval", 0, "")
+	fs.Uint64Var(&alias, "topic-alias", 0, "")
+	extra := messageOptions(fs, "")
 	others, err := c.parse(fs)
 	if err != nil {
 		return err
 	}
 	if len(others) > 0 {
 		return usagef("%q is not an option; a message goes behind -m", others[0])
+	}
+	o, err := conn.options()
+	if err != nil {
+		return err
+	}
+	if m.Topic == "" {
+		m.Topic = conn.topic
+	} else if conn.topic != "" {
+		return usagef("the topic is in the URL and behind -t")
 	}
 	if m.Topic == "" {
 		return usagef("the topic (-t) is missing")
@@ -62,16 +92,28 @@ func pub(c *call) error {
 		return err
 	}
 	sources := 0
-	for _, is := range []bool{given(fs, "m", "message"), given(fs, "f", "file"), whole, lines, empty} {
+	for _, is := range []bool{given(fs, "m", "message"), given(fs, "f", "file"), whole, p.lines, empty} {
 		if is {
 			sources++
 		}
 	}
-	if sources != 1 {
+	switch {
+	case sources != 1:
 		return usagef("wants exactly one of -m, -f, -s, -l and -n, got %d", sources)
+	case p.repeat < 1:
+		return usagef("--repeat %d is out of range; allowed: 1 or more", p.repeat)
+	case p.lines && given(fs, "repeat"):
+		return usagef("--repeat does not go with -l")
+	case p.interval < 0:
+		return usagef("--interval %v is out of range; allowed: 0 or more", p.interval)
+	case given(fs, "topic-alias") && (alias < 1 || alias > math.MaxUint16):
+		return usagef("--topic-alias %d is out of range; allowed: 1 to 65535", alias)
 	}
-	o, err := conn.options()
-	if err != nil {
+	m.TopicAlias = uint16(alias)
+	if err := needV5(fs, o.Version, append(extra.names(), "topic-alias")...); err != nil {
+		return err
+	}
+	if err := extra.apply(m); err != nil {
 		return err
 	}
 	switch {
@@ -79,24 +121,62 @@ func pub(c *call) error {
 		m.Payload, err = readMessage(file, nil)
 	case whole:
 		m.Payload, err = readMessage("standard input", c.in)
-	case !empty && !lines:
+	case !empty && !p.lines:
 		m.Payload = []byte(text)
+	}
+	if err == nil {
+		err = checkFormat(m)
 	}
 	if err != nil {
 		return err
 	}
 	ctx, stop := conn.context()
 	defer stop()
-	cl, err := dial(ctx, o)
+	cl, err := c.dial(ctx, o)
 	if err != nil {
 		return err
 	}
-	if lines {
-		err = publishLines(ctx, cl, m, c.in)
+	if p.lines {
+		err = p.publishLines(ctx, cl, c.in)
 	} else {
-		err = cl.Publish(ctx, m)
+		err = p.publishRepeatedly(ctx, cl)
 	}
 	return finish(ctx, cl, err)
+}
+
+// publication is what pub publishes, and how often.
+type publication struct {
+	message  client.Message
+	lines    bool
+	repeat   int           // 1 or more
+	interval time.Duration // between two messages
+	tick     <-chan time.Time
+}
+
+func (p *publication) publishRepeatedly(ctx context.Context, cl *client.Client) error {
+	for range p.repeat {
+		if err := p.publish(ctx, cl, p.message); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+// publish waits for its time and publishes a message.
+func (p *publication) publish(ctx context.Context, cl *client.Client, m client.Message) error {
+	if p.tick != nil {
+		select {
+		case <-p.tick:
+		case <-cl.Done():
+			return cl.Err()
+		case <-ctx.Done():
+			return context.Cause(ctx)
+		}
+	}
+	if p.interval > 0 {
+		p.tick = time.After(p.interval)
+	}
+	return cl.Publish(ctx, m)
 }
 
 // finish waits for the acknowledgements of what was sent, also if something went wrong on the way,
@@ -138,7 +218,7 @@ func readMessage(name string, in io.Reader) ([]byte, error) {
 }
 
 // publishLines publishes each line of in until its end, or until the connection or ctx ends.
-func publishLines(ctx context.Context, cl *client.Client, m client.Message, in io.Reader) error {
+func (p *publication) publishLines(ctx context.Context, cl *client.Client, in io.Reader) error {
 	type line struct {
 		text []byte
 		err  error // io.EOF behind the last
@@ -169,8 +249,12 @@ func publishLines(ctx context.Context, cl *client.Client, m client.Message, in i
 			if l.err != nil {
 				return fmt.Errorf("standard input cannot be read: %w", l.err)
 			}
+			m := p.message
 			m.Payload = l.text
-			if err := cl.Publish(ctx, m); err != nil {
+			if err := checkFormat(&m); err != nil {
+				return errors.New(err.Error()) // the command line is right
+			}
+			if err := p.publish(ctx, cl, m); err != nil {
 				return err
 			}
 		case <-cl.Done():

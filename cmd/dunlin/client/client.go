@@ -1,5 +1,5 @@
 // Package client is the small MQTT client behind "dunlin pub" and "dunlin sub": one connection,
-// MQTT 3.1.1 or 5.0, plain TCP or a unix socket, no reconnect.
+// MQTT 3.1.1 or 5.0, over TCP, TLS or a unix socket.
 //
 // Calls block. They come from one goroutine; a second one, the reader, answers the broker: it
 // keeps the connection alive, continues the QoS flows and fills the inbox.
@@ -7,6 +7,7 @@ package client
 
 import (
 	"context"
+	"crypto/tls"
 	"errors"
 	"fmt"
 	"net"
@@ -43,15 +44,37 @@ type Options struct {
 	Username      *string
 	Password      *string // in 3.1.1 only with Username
 	Will          *Message
+	WillDelay     uint32      // seconds, MQTT 5.0 only
+	TLS           *tls.Config // nil = none; not for a unix socket
+
+	// MQTT 5.0 only, as all that follows.
+	ReceiveMaximum    uint16 // messages at QoS 1 and 2 that wait for us at once; 0 = a window of ours
+	MaximumPacketSize uint32 // bytes, 0 = no limit
+	TopicAliasMaximum uint16 // the broker may use aliases up to that one
+	UserProperties    []byte // as in packet.Connect
 }
 
-// Message is an Application Message (MQTT5 §1.2).
+// Message is an Application Message (MQTT5 §1.2). What stands below Dup is of MQTT 5.0 only.
 type Message struct {
 	Topic   string
 	Payload []byte
 	QoS     packet.QoS
 	Retain  bool
 	Dup     bool // received: it may have come before
+
+	Properties      packet.Travelling
+	Expiry          uint32 // Message Expiry Interval in seconds, if HasExpiry
+	HasExpiry       bool
+	TopicAlias      uint16   // to publish with: set up by the first message, used by the next ones; 0 = none
+	SubscriptionIDs []uint32 // received: of the subscriptions that matched
+}
+
+// packet returns the PUBLISH of m without packet id and alias.
+func (m *Message) packet() packet.Publish {
+	return packet.Publish{
+		Topic: []byte(m.Topic), Payload: m.Payload, QoS: m.QoS, Retain: m.Retain,
+		Properties: packet.AppendTravelling(nil, &m.Properties), Expiry: m.Expiry, HasExpiry: m.HasExpiry,
+	}
 }
 
 // Client is one connection.
@@ -78,9 +101,11 @@ type Client struct {
 	unread    *incoming          // given out by Receive, not acknowledged yet
 	received  map[packet.ID]bool // QoS 2 ids until PUBREL; true: PUBREC has left
 	answer    *packet.Suback
-	waitingID packet.ID // SUBSCRIBE that waits for its answer; 0 = none
-	refused   error     // first refusal of a message since the last Flush
-	err       error     // why the reader ended
+	waitingID packet.ID         // SUBSCRIBE or UNSUBSCRIBE that waits for its answer; 0 = none
+	aliases   map[uint16]string // of ours, that the broker knows
+	names     map[uint16]string // of the broker's, that we know
+	refused   error             // first refusal of a message since the last Flush
+	err       error             // why the reader ended
 }
 
 // outgoing is a message that waits for its acknowledgement.
@@ -132,6 +157,14 @@ func Dial(ctx context.Context, o Options) (*Client, error) {
 	if err != nil {
 		return nil, fmt.Errorf("no connection: %w", err)
 	}
+	if o.TLS != nil {
+		secure := tls.Client(conn, o.TLS)
+		if err := secure.HandshakeContext(ctx); err != nil {
+			conn.Close()
+			return nil, fmt.Errorf("no TLS connection: %w", err)
+		}
+		conn = secure
+	}
 	return connect(ctx, conn, o)
 }
 
@@ -147,6 +180,8 @@ func connect(ctx context.Context, conn net.Conn, o Options) (*Client, error) {
 		closing:  make(chan struct{}),
 		flight:   make(map[packet.ID]*outgoing),
 		received: make(map[packet.ID]bool),
+		aliases:  make(map[uint16]string),
+		names:    make(map[uint16]string),
 	}
 	// The handshake runs without the reader: closing the connection is what interrupts it.
 	stop := context.AfterFunc(ctx, func() { conn.Close() })
@@ -159,7 +194,7 @@ func connect(ctx context.Context, conn net.Conn, o Options) (*Client, error) {
 		return nil, err
 	}
 	// The reader: ended by the connection, which Close closes; Close waits for it.
-	c.reader.Go(func() { c.read(in) })
+	c.reader.Go(func() { c.read(in, o) })
 	return c, nil
 }
 
@@ -173,6 +208,13 @@ func (c *Client) handshake(o Options) (rest []byte, err error) {
 		SessionExpiry:  o.SessionExpiry,
 		ReceiveMaximum: maxWindow,
 		RequestProblem: true,
+
+		MaximumPacketSize: o.MaximumPacketSize,
+		TopicAliasMaximum: o.TopicAliasMaximum,
+		UserProperties:    o.UserProperties,
+	}
+	if o.ReceiveMaximum > 0 {
+		p.ReceiveMaximum = o.ReceiveMaximum
 	}
 	if o.Username != nil {
 		p.HasUsername, p.Username = true, []byte(*o.Username)
@@ -182,7 +224,11 @@ func (c *Client) handshake(o Options) (rest []byte, err error) {
 	}
 	if w := o.Will; w != nil {
 		p.HasWill = true
-		p.Will = packet.Will{Topic: []byte(w.Topic), Payload: w.Payload, QoS: w.QoS, Retain: w.Retain}
+		p.Will = packet.Will{
+			Topic: []byte(w.Topic), Payload: w.Payload, QoS: w.QoS, Retain: w.Retain,
+			Delay: o.WillDelay, Expiry: w.Expiry, HasExpiry: w.HasExpiry,
+			Properties: packet.AppendTravelling(nil, &w.Properties),
+		}
 	}
 	if err := c.write(packet.AppendConnect(nil, &p)); err != nil {
 		return nil, err
@@ -239,15 +285,9 @@ func (c *Client) Err() error {
 // first waits until fewer than a window of messages are unacknowledged, and returns when the
 // message is written: Flush waits for the acknowledgements.
 func (c *Client) Publish(ctx context.Context, m Message) error {
-	p := packet.Publish{Topic: []byte(m.Topic), Payload: m.Payload, QoS: m.QoS, Retain: m.Retain}
-	size := packet.PublishSize(&p, c.version)
-	switch a := &c.connack; {
-	case a.MaximumPacketSize > 0 && uint64(size) > uint64(a.MaximumPacketSize):
-		return fmt.Errorf("the message to %s makes a packet of %d bytes, the broker takes %d", m.Topic, size, a.MaximumPacketSize)
-	case a.HasMaximumQoS && m.QoS > a.MaximumQoS:
-		return fmt.Errorf("the broker takes messages up to QoS %d", a.MaximumQoS)
-	case a.RetainUnavailable && m.Retain:
-		return errors.New("the broker keeps no retained messages")
+	p := m.packet()
+	if err := c.acceptable(&m, &p); err != nil {
+		return err
 	}
 	if m.QoS > 0 {
 		if err := c.until(ctx, func() bool { return len(c.flight) < c.window }); err != nil {
@@ -256,12 +296,42 @@ func (c *Client) Publish(ctx context.Context, m Message) error {
 	}
 	c.mu.Lock()
 	defer c.mu.Unlock()
+	if alias := m.TopicAlias; alias > 0 && c.version == packet.V5 {
+		p.TopicAlias = alias
+		if c.aliases[alias] == m.Topic {
+			p.Topic = nil
+		}
+		c.aliases[alias] = m.Topic
+	}
 	if m.QoS > 0 {
 		p.ID = c.freeID()
 		c.flight[p.ID] = &outgoing{topic: m.Topic}
 	}
 	c.out, _ = packet.AppendPublish(c.out[:0], &p, c.version)
 	return c.said(c.write(c.out))
+}
+
+// acceptable says why the broker would not take the message, as far as its CONNACK tells.
+func (c *Client) acceptable(m *Message, p *packet.Publish) error {
+	size := packet.PublishSize(p, c.version)
+	if m.TopicAlias > 0 && c.version == packet.V5 {
+		size += 3
+	}
+	switch a := &c.connack; {
+	case size > packet.MaxRemaining:
+		return fmt.Errorf("the message to %s makes a packet of %d bytes, MQTT has room for %d", m.Topic, size, packet.MaxRemaining)
+	case a.MaximumPacketSize > 0 && uint64(size) > uint64(a.MaximumPacketSize):
+		return fmt.Errorf("the message to %s makes a packet of %d bytes, the broker takes %d", m.Topic, size, a.MaximumPacketSize)
+	case a.HasMaximumQoS && m.QoS > a.MaximumQoS:
+		return fmt.Errorf("the broker takes messages up to QoS %d", a.MaximumQoS)
+	case a.RetainUnavailable && m.Retain:
+		return errors.New("the broker keeps no retained messages")
+	case m.TopicAlias > a.TopicAliasMaximum && a.TopicAliasMaximum == 0 && c.version == packet.V5:
+		return errors.New("the broker takes no topic alias")
+	case m.TopicAlias > a.TopicAliasMaximum && c.version == packet.V5:
+		return fmt.Errorf("the broker takes no topic alias above %d", a.TopicAliasMaximum)
+	}
+	return nil
 }
 
 // Flush waits until every message is acknowledged. It returns the first refusal since the last
@@ -283,23 +353,46 @@ func (c *Client) Unacknowledged() int {
 	return len(c.flight)
 }
 
-// Subscribe asks for the filters and returns the broker's answer to each. Messages that arrive
-// meanwhile wait for Receive, however many: their acknowledgement waits, too, and that is what
-// holds the broker back.
-func (c *Client) Subscribe(ctx context.Context, filters []string, qos packet.QoS) ([]packet.ReasonCode, error) {
-	all := make([]packet.Subscription, len(filters))
-	for i, f := range filters {
-		all[i] = packet.Subscription{Filter: f, Options: packet.SubscribeOptions{QoS: qos}}
+// Subscribe asks for the filters and returns the broker's answer to each; id is the Subscription
+// Identifier of them all, 0 = none. Messages that arrive meanwhile wait for Receive, however many:
+// their acknowledgement waits, too, and that is what holds the broker back.
+func (c *Client) Subscribe(ctx context.Context, id uint32, filters []packet.Subscription) ([]packet.ReasonCode, error) {
+	if id > 0 && c.connack.SubIDUnavailable {
+		return nil, errors.New("the broker takes no subscription identifiers")
 	}
+	return c.ask(ctx, len(filters), packet.SUBSCRIBE, func(b []byte, p packet.ID) []byte {
+		return packet.AppendSubscribe(b, p, id, filters, c.version)
+	})
+}
+
+// Unsubscribe ends the subscriptions and returns the broker's answer to each; 3.1.1 has none.
+func (c *Client) Unsubscribe(ctx context.Context, filters []string) ([]packet.ReasonCode, error) {
+	n := len(filters)
+	if c.version < packet.V5 {
+		n = 0
+	}
+	return c.ask(ctx, n, packet.UNSUBSCRIBE, func(b []byte, p packet.ID) []byte {
+		return packet.AppendUnsubscribe(b, p, filters, c.version)
+	})
+}
+
+// ask sends what has an answer with n codes, and waits for it.
+func (c *Client) ask(ctx context.Context, n int, what packet.Type, request func([]byte, packet.ID) []byte) ([]packet.ReasonCode, error) {
 	c.mu.Lock()
 	c.waitingID, c.answer = c.freeID(), nil
-	c.out = packet.AppendSubscribe(c.out[:0], c.waitingID, 0, all, c.version)
+	c.out = request(c.out[:0], c.waitingID)
+	limit := c.connack.MaximumPacketSize
+	if limit > 0 && uint64(len(c.out)) > uint64(limit) {
+		c.waitingID = 0
+		c.mu.Unlock()
+		return nil, fmt.Errorf("the %v has %d bytes, the broker takes %d", what, len(c.out), limit)
+	}
 	err := c.said(c.write(c.out))
 	c.mu.Unlock()
 	if err != nil {
 		return nil, err
 	}
-	ctx, cancel := context.WithTimeoutCause(ctx, answerTimeout, errors.New("the broker did not answer the SUBSCRIBE"))
+	ctx, cancel := context.WithTimeoutCause(ctx, answerTimeout, fmt.Errorf("the broker did not answer the %v", what))
 	defer cancel()
 	if err := c.until(ctx, func() bool { return c.answer != nil }); err != nil {
 		return nil, err
@@ -307,8 +400,8 @@ func (c *Client) Subscribe(ctx context.Context, filters []string, qos packet.QoS
 	c.mu.Lock()
 	defer c.mu.Unlock()
 	c.waitingID = 0
-	if len(c.answer.Codes) != len(filters) {
-		return nil, fmt.Errorf("the broker answered to %d filters instead of %d", len(c.answer.Codes), len(filters))
+	if len(c.answer.Codes) != n {
+		return nil, fmt.Errorf("the broker answered to %d filters instead of %d", len(c.answer.Codes), n)
 	}
 	return c.answer.Codes, nil
 }

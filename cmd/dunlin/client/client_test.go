@@ -327,7 +327,7 @@ func TestSubscribeAnswersForEachFilter(t *testing.T) {
 		p.publish("early", 0, 0) // a message may overtake the answer
 		p.send(packet.AppendSuback(nil, &packet.Suback{ID: s.ID, Codes: []packet.ReasonCode{packet.GrantedQoS1, packet.NotAuthorized}}, p.v))
 	}()
-	codes, err := c.Subscribe(t.Context(), []string{"a", "b"}, 1)
+	codes, err := c.Subscribe(t.Context(), 0, []packet.Subscription{{Filter: "a"}, {Filter: "b"}})
 	if err != nil || len(codes) != 2 || codes[0] != packet.GrantedQoS1 || codes[1] != packet.NotAuthorized {
 		t.Errorf("Subscribe: %v, %v", codes, err)
 	}
@@ -387,7 +387,7 @@ func TestPingKeepsTheConnectionAlive(t *testing.T) {
 		}()
 		p.want(packet.PINGREQ)
 		<-c.Done() // no answer to that one
-		_, err := c.Subscribe(t.Context(), []string{"a"}, 0)
+		_, err := c.Subscribe(t.Context(), 0, []packet.Subscription{{Filter: "a"}})
 		if err == nil || err.Error() != "the connection is lost: the broker does not answer any more" {
 			t.Errorf("got %v", err)
 		}
@@ -466,5 +466,98 @@ func TestPacketsAreCutOutOfAnySplit(t *testing.T) {
 		if _, _, err := in.next(); err == nil || len(in.rest()) != 0 {
 			t.Errorf("step %d: %v and %d bytes at the end", step, err, len(in.rest()))
 		}
+	}
+}
+
+func TestUnsubscribeAnswersForEachFilter(t *testing.T) {
+	for _, v := range []packet.Version{packet.V311, packet.V5} {
+		c, p, _ := start(t, Options{Version: v}, packet.Connack{})
+		go func() { // ends with its packets
+			u, err := packet.ParseUnsubscribe(append([]byte(nil), p.want(packet.UNSUBSCRIBE)...), v)
+			if err != nil {
+				t.Errorf("UNSUBSCRIBE: %v", err)
+			}
+			p.send(packet.AppendUnsuback(nil, &packet.Suback{ID: u.ID, Codes: []packet.ReasonCode{packet.Success, packet.NotAuthorized}}, v))
+		}()
+		codes, err := c.Unsubscribe(t.Context(), []string{"a", "b"})
+		if err != nil || v == packet.V5 && (len(codes) != 2 || codes[1] != packet.NotAuthorized) {
+			t.Errorf("version %d: %v, %v", v, codes, err)
+		}
+	}
+}
+
+func TestTopicIsSentOnceWithAnAlias(t *testing.T) {
+	c, p, _ := start(t, Options{}, packet.Connack{TopicAliasMaximum: 3})
+	go func() { // ends when the peer has read all
+		for _, topic := range []string{"a", "a", "b", "b"} {
+			if err := c.Publish(t.Context(), Message{Topic: topic, TopicAlias: 3}); err != nil {
+				t.Errorf("Publish: %v", err)
+			}
+		}
+	}()
+	for i, want := range []string{"a", "", "b", ""} {
+		if m := p.wantPublish(); string(m.Topic) != want || m.TopicAlias != 3 {
+			t.Errorf("message %d: topic %q with alias %d, want %q with 3", i, m.Topic, m.TopicAlias, want)
+		}
+	}
+	if err := c.Publish(t.Context(), Message{Topic: "a", TopicAlias: 4}); err == nil || err.Error() != "the broker takes no topic alias above 3" {
+		t.Errorf("alias 4: %v", err)
+	}
+}
+
+// [MQTT-3.1.2-26]: the broker sends no alias above the maximum that we tell it.
+func TestAliasesOfTheBrokerAreUnderstood(t *testing.T) {
+	for _, tt := range []struct {
+		name   string
+		first  uint16
+		second uint16
+		want   string // error; "" = both messages come
+	}{
+		{"known", 2, 2, ""},
+		{"unknown", 2, 1, "the broker sent the topic alias 1 and never said what it stands for"},
+		{"too large", 2, 3, "the broker sent the topic alias 3, it was told a maximum of 2"},
+	} {
+		t.Run(tt.name, func(t *testing.T) {
+			c, p, connect := start(t, Options{TopicAliasMaximum: 2}, packet.Connack{})
+			if connect.TopicAliasMaximum != 2 {
+				t.Errorf("CONNECT has a topic alias maximum of %d", connect.TopicAliasMaximum)
+			}
+			go func() { // ends with its packets
+				b, _ := packet.AppendPublish(nil, &packet.Publish{Topic: []byte("a"), TopicAlias: tt.first}, p.v)
+				b, _ = packet.AppendPublish(b, &packet.Publish{TopicAlias: tt.second}, p.v)
+				p.send(b)
+			}()
+			if m, err := c.Receive(t.Context()); err != nil || m.Topic != "a" {
+				t.Errorf("first: %q, %v", m.Topic, err)
+			}
+			m, err := c.Receive(t.Context())
+			if tt.want == "" && (err != nil || m.Topic != "a") {
+				t.Errorf("second: %q, %v", m.Topic, err)
+			}
+			if tt.want != "" && (err == nil || !strings.HasSuffix(err.Error(), tt.want)) {
+				t.Errorf("second: %v, want %s", err, tt.want)
+			}
+		})
+	}
+}
+
+// [MQTT-3.1.2-24]: the broker sends no packet above the size that we tell it.
+func TestPacketAboveTheMaximumSizeEndsTheConnection(t *testing.T) {
+	c, p, connect := start(t, Options{MaximumPacketSize: 50}, packet.Connack{})
+	if connect.MaximumPacketSize != 50 {
+		t.Errorf("CONNECT has a maximum packet size of %d", connect.MaximumPacketSize)
+	}
+	go func() { // ends when the client has read so much
+		for _, n := range []int{50 - 6, 50 - 5} {
+			b, _ := packet.AppendPublish(nil, &packet.Publish{Topic: []byte("t"), Payload: make([]byte, n)}, p.v)
+			p.in.conn.Write(b)
+		}
+	}()
+	if _, err := c.Receive(t.Context()); err != nil {
+		t.Errorf("a packet of 50 bytes: %v", err)
+	}
+	_, err := c.Receive(t.Context())
+	if err == nil || err.Error() != "the connection is lost: the broker sent a packet of 51 bytes, more than the 50 it was told" {
+		t.Errorf("a packet of 51 bytes: %v", err)
 	}
 }

@@ -6,6 +6,7 @@ import (
 	"io"
 	"net"
 	"os"
+	"slices"
 	"time"
 
 	"dunlin/core/packet"
@@ -16,6 +17,7 @@ type frames struct {
 	conn net.Conn
 	buf  []byte // read; from is where the next packet begins
 	from int
+	max  uint32 // bytes of a packet, 0 = any number
 }
 
 // next returns the next packet. body is valid until the next call. After a deadline has passed it
@@ -25,6 +27,9 @@ func (f *frames) next() (h packet.Header, body []byte, err error) {
 		h, n, err := packet.ParseHeader(f.buf[f.from:])
 		if err != nil {
 			return h, nil, fmt.Errorf("the broker sent what is no MQTT: %w", err)
+		}
+		if size := n + h.Remaining; n > 0 && f.max > 0 && uint64(size) > uint64(f.max) {
+			return h, nil, fmt.Errorf("the broker sent a packet of %d bytes, more than the %d it was told", size, f.max)
 		}
 		if end := f.from + n + h.Remaining; n > 0 && end <= len(f.buf) {
 			body = f.buf[f.from+n : end]
@@ -52,8 +57,8 @@ func (f *frames) rest() []byte { return f.buf[f.from:] }
 
 // read is the reader: it handles packets until the connection ends. in is what the handshake has
 // read too much.
-func (c *Client) read(in []byte) {
-	err := c.packets(&frames{conn: c.conn, buf: in})
+func (c *Client) read(in []byte, o Options) {
+	err := c.packets(&frames{conn: c.conn, buf: in, max: o.MaximumPacketSize}, o.TopicAliasMaximum)
 	c.conn.Close()
 	c.mu.Lock()
 	c.err = nil
@@ -70,7 +75,7 @@ type disconnected struct{ text string }
 
 func (d *disconnected) Error() string { return d.text }
 
-func (c *Client) packets(in *frames) error {
+func (c *Client) packets(in *frames, aliases uint16) error {
 	for {
 		if err := c.alive(); err != nil {
 			return err
@@ -84,7 +89,7 @@ func (c *Client) packets(in *frames) error {
 		case err != nil:
 			return err
 		}
-		if err := c.handle(h, body); err != nil {
+		if err := c.handle(h, body, aliases); err != nil {
 			return err
 		}
 		if !c.holdBack() {
@@ -159,8 +164,8 @@ func (c *Client) holdBack() bool {
 	}
 }
 
-// handle does what a packet asks for.
-func (c *Client) handle(h packet.Header, body []byte) error {
+// handle does what a packet asks for. aliases is the Topic Alias Maximum that the broker was told.
+func (c *Client) handle(h packet.Header, body []byte, aliases uint16) error {
 	c.mu.Lock()
 	defer c.mu.Unlock()
 	defer pulse(c.changed)
@@ -170,6 +175,9 @@ func (c *Client) handle(h packet.Header, body []byte) error {
 		if err != nil {
 			return wrong(h, err)
 		}
+		if err := c.resolve(&p, aliases); err != nil {
+			return err
+		}
 		return c.publish(&p)
 	case packet.PUBACK, packet.PUBREC, packet.PUBREL, packet.PUBCOMP:
 		a, err := packet.ParseAck(h.Type, body, c.version)
@@ -177,8 +185,12 @@ func (c *Client) handle(h packet.Header, body []byte) error {
 			return wrong(h, err)
 		}
 		return c.ack(&a)
-	case packet.SUBACK:
-		a, err := packet.ParseSuback(body, c.version)
+	case packet.SUBACK, packet.UNSUBACK:
+		parse := packet.ParseSuback
+		if h.Type == packet.UNSUBACK {
+			parse = packet.ParseUnsuback
+		}
+		a, err := parse(body, c.version)
 		if err != nil {
 			return wrong(h, err)
 		}
@@ -203,6 +215,26 @@ func wrong(h packet.Header, err error) error {
 	return fmt.Errorf("the broker sent a wrong %v: %w", h.Type, err)
 }
 
+// resolve gives p the topic that its alias stands for (MQTT5 §3.3.2.3.4). mu is held.
+func (c *Client) resolve(p *packet.Publish, aliases uint16) error {
+	if !p.HasTopicAlias {
+		return nil
+	}
+	if p.TopicAlias == 0 || p.TopicAlias > aliases { // [MQTT-3.1.2-26]
+		return fmt.Errorf("the broker sent the topic alias %d, it was told a maximum of %d", p.TopicAlias, aliases)
+	}
+	if len(p.Topic) > 0 {
+		c.names[p.TopicAlias] = string(p.Topic)
+		return nil
+	}
+	name, ok := c.names[p.TopicAlias]
+	if !ok {
+		return fmt.Errorf("the broker sent the topic alias %d and never said what it stands for", p.TopicAlias)
+	}
+	p.Topic = []byte(name)
+	return nil
+}
+
 // publish takes a message into the inbox, a QoS 2 one once only (MQTT5 §4.3.3). mu is held.
 func (c *Client) publish(p *packet.Publish) error {
 	if p.QoS == 2 {
@@ -214,13 +246,23 @@ func (c *Client) publish(p *packet.Publish) error {
 		}
 		c.received[p.ID] = false
 	}
+	// One copy of the properties, which what is parsed of it aliases.
+	properties, err := packet.ParseTravelling(p.AppendTravelling(nil))
+	if err != nil {
+		return wrong(packet.Header{Type: packet.PUBLISH}, err)
+	}
 	c.inbox = append(c.inbox, incoming{
 		Message: Message{
-			Topic:   string(p.Topic),
-			Payload: append([]byte(nil), p.Payload...),
-			QoS:     p.QoS,
-			Retain:  p.Retain,
-			Dup:     p.Dup,
+			Topic:           string(p.Topic),
+			Payload:         append([]byte(nil), p.Payload...),
+			QoS:             p.QoS,
+			Retain:          p.Retain,
+			Dup:             p.Dup,
+			Properties:      properties,
+			Expiry:          p.Expiry,
+			HasExpiry:       p.HasExpiry,
+			TopicAlias:      p.TopicAlias,
+			SubscriptionIDs: slices.Collect(p.ReceivedSubscriptionIDs()),
 		},
 		id: p.ID,
 	})
