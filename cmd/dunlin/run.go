@@ -83,6 +83,8 @@ func run(ctx context.Context, cfg *config.Config, logger *slog.Logger) (err erro
 		Log:      logger,
 
 		ResponsePrefix: cfg.Sessions.ResponseInformation,
+		SysInterval:    cfg.Sys.Interval,
+		Version:        version,
 	})
 	if err != nil {
 		return err

@@ -47,6 +47,7 @@ type Broker struct {
 	responsePrefix string
 
 	observer Observer // nil = nobody watches
+	sys      *sys
 
 	loop      *loop.Loop
 	over      chan struct{} // closed when Run has returned
@@ -112,6 +113,8 @@ func New(o Options) (*Broker, error) {
 		faults:  failures{what: "the store fails"},
 	}
 	b.sweep.b = b
+	b.sys = newSys(b, o)
+	b.index.Observe(b.sys.observe)
 	b.cache = route.NewCache(b.index, o.Limits.MatchCacheReferences)
 	var err error
 	if b.loop, err = loop.New(handler{b}); err != nil {
@@ -221,6 +224,7 @@ func (h handler) Accepted(k *conn.Conn, where any) bool {
 	}
 	ln.connections++
 	b.counters.Connections++
+	b.counters.Sockets++
 	c := &client{b: b, conn: k, listener: ln, seen: b.loop.Now(), version: packet.V311}
 	k.Owner = c
 	b.loop.At(b.loop.Now()+b.limits.ConnectTimeout, c)
@@ -242,11 +246,26 @@ const maxConnect = 64 << 10
 // Packet takes one packet of a client.
 func (h handler) Packet(k *conn.Conn, header packet.Header, body []byte) error {
 	c := k.Owner.(*client)
+	h.counters.PacketsReceived++
+	h.counters.BytesReceived += uint64(packetSize(len(body)))
 	err := c.onPacket(header, body)
 	if err == nil && k.Unsent() > chokeAt*h.limits.MaxOutput && !c.ended {
 		return h.choke(c)
 	}
 	return err
+}
+
+// packetSize is the length of a packet with its fixed header, by what follows that.
+func packetSize(remaining int) int {
+	switch {
+	case remaining < 1<<7:
+		return 2 + remaining
+	case remaining < 1<<14:
+		return 3 + remaining
+	case remaining < 1<<21:
+		return 4 + remaining
+	}
+	return 5 + remaining
 }
 
 // Drained goes on with what waited for the output of a client.

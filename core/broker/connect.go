@@ -39,6 +39,7 @@ type connecting struct {
 // onConnect takes the first packet. It returns conn.ErrPaused if the answer has to wait:
 // nothing behind the CONNECT is processed before it.
 func (b *Broker) onConnect(c *client, body []byte) error {
+	b.counters.Connects++
 	p, err := packet.ParseConnect(body)
 	if p.Version != 0 {
 		c.version = p.Version
@@ -411,6 +412,7 @@ func (b *Broker) welcome(e *entering) {
 	}
 	c.accepted, c.connecting = true, false
 	b.counters.Connected++
+	b.counters.MaxConnected = max(b.counters.MaxConnected, b.counters.Connected)
 	if b.observer != nil {
 		b.observer.Connected(c.peer())
 	}
@@ -425,6 +427,9 @@ func (b *Broker) welcome(e *entering) {
 		func(id packet.ID) { b.saveReceived(m, 0, id) })
 	b.pump(m)
 	b.greet(m)
+	if e.present {
+		b.sys.resumed(m)
+	}
 	if c.conn.Paused() {
 		b.loop.Resume(c.conn)
 	}

@@ -97,6 +97,7 @@ func (b *Broker) write(c *client, s conn.Segment, id packet.ID, d Delivery) {
 		return
 	}
 	b.counters.Sent++
+	b.counters.PayloadSent += uint64(d.Bytes)
 	c.conn.Send(&b.loop.Arena, s, id)
 	if b.observer != nil {
 		d.ClientID = c.member.clientID

@@ -37,9 +37,13 @@ func (m *member) dropGreeting(filter string) {
 func (b *Broker) greet(m *member) {
 	for len(m.greetings) > 0 {
 		g := &m.greetings[0]
+		retained := b.retained
+		if isSys(g.filter) {
+			retained = b.sys.current()
+		}
 		if !g.begun {
 			g.begun = true
-			b.retained.Match(g.filter, func(msg *message.Message) bool {
+			retained.Match(g.filter, func(msg *message.Message) bool {
 				g.messages = append(g.messages, msg)
 				return true
 			})
@@ -49,7 +53,7 @@ func (b *Broker) greet(m *member) {
 				return
 			}
 			// What has been published since was delivered as it came, and is newer.
-			msg := b.retained.Get(g.messages[0].Topic)
+			msg := retained.Get(g.messages[0].Topic)
 			g.messages = g.messages[1:]
 			if msg != nil && !b.expired(msg) && !(g.noLocal && msg.Publisher == m.clientID) {
 				b.sendRetained(m, msg, g)

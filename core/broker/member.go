@@ -172,6 +172,7 @@ type expiry struct {
 
 func (e *expiry) Fire(time.Duration) time.Duration {
 	e.b.log.Info("session expired", "client_id", e.m.clientID, "messages", e.m.state.Pending())
+	e.b.counters.SessionsExpired++
 	e.b.endSession(e.m, 0)
 	return 0
 }

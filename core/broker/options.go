@@ -33,6 +33,10 @@ type Options struct {
 	ResponsePrefix string
 	// Observer watches what the broker does; nil = nobody does, which costs nothing.
 	Observer Observer
+	// SysInterval is how often the values below $SYS/broker are published while somebody subscribes
+	// to them, in whole seconds; 0 = there are none.
+	SysInterval time.Duration
+	Version     string // told below $SYS
 }
 
 // Authenticator finds out who a client is; *auth.Authenticator is one.
@@ -125,6 +129,14 @@ func (l *Limits) retain() retain.Options {
 type Counters struct {
 	Connections      int    // open now
 	Connected        int    // clients that were let in, now
+	MaxConnected     int    // the most of them at one time
+	Sockets          uint64 // connections that were opened
+	Connects         uint64 // CONNECT packets
+	PacketsReceived  uint64 // of all types
+	BytesReceived    uint64 // of them
+	PayloadReceived  uint64 // bytes in PUBLISH packets from clients
+	PayloadSent      uint64 // bytes in PUBLISH packets to clients
+	SessionsExpired  uint64 // ended while their clients were away
 	Sessions         int    // known now
 	Subscriptions    int    // now
 	Retained         int    // messages now

@@ -45,6 +45,10 @@ func (b *Broker) addOutbox(x Outbox) *outbox {
 	b.receivers = append(b.receivers, receiver{outbox: o})
 	b.outboxes = append(b.outboxes, o)
 	for _, f := range x.Filters() {
+		if isSys(f) {
+			b.log.Warn("rule of an uplink is for $SYS, which stays here", "uplink", x.Name(), "filter", f)
+			continue
+		}
 		b.index.Subscribe(f, r, route.Options{QoS: 2})
 	}
 	return o
@@ -173,10 +177,17 @@ func (r *handoverRetry) Fire(now time.Duration) time.Duration {
 
 // Inject publishes a message that came down an uplink; its topic is a valid Topic Name. done is
 // called from the loop when every durable destination of it has it on disk, or with the error; it
-// is not called if the loop ends before. Inject may be called from any goroutine; how many are
-// under way is for the caller to bound.
+// is not called if the loop ends before. A message below $SYS is dropped, which is no error. Inject
+// may be called from any goroutine; how many are under way is for the caller to bound.
 func (b *Broker) Inject(m *message.Message, done func(error)) {
 	b.loop.Post(func() {
+		if isSys(m.Topic) { // nobody but the broker publishes there
+			b.drop(DropPublishDenied, m.Publisher, m.Topic)
+			if done != nil {
+				done(nil)
+			}
+			return
+		}
 		own := *m
 		own.Received = b.now()
 		b.publishMessage(&own, done)

@@ -19,6 +19,7 @@ type publication struct {
 	publisher      string           // client identifier
 	source         string           // uplink that it came down from
 	msg            *message.Message // made when something has to keep it
+	own            bool             // of the broker itself: it is not kept
 }
 
 // target is a durable receiver of the publish under way.
@@ -38,6 +39,7 @@ func (b *Broker) onPublish(c *client, flags byte, body []byte) error {
 		return err
 	}
 	b.counters.Received++
+	b.counters.PayloadReceived += uint64(len(p.Payload))
 	if p.HasTopicAlias {
 		if err := c.resolve(p); err != nil {
 			return err
@@ -136,7 +138,7 @@ func (b *Broker) publish(pub *publication, op *publishing) {
 
 	route := b.cache.Lookup(pub.Topic)
 	pub.topic = route.Topic
-	if b.observer != nil {
+	if b.observer != nil && !pub.own {
 		b.observer.Published(Publication{
 			ClientID: pub.publisher, Source: pub.source, Topic: pub.topic, Payload: pub.Payload, QoS: pub.QoS, Retain: pub.Retain,
 		})
@@ -170,7 +172,9 @@ func (b *Broker) publish(pub *publication, op *publishing) {
 		matched = true
 		b.offer(pub, t, min(pub.QoS, qos), asPublished && pub.Retain, ids)
 	}
-	if pub.Retain {
+	if pub.own {
+		pub.Retain = false
+	} else if pub.Retain {
 		b.retain(pub)
 	}
 	b.hand(pub, op)

@@ -133,6 +133,7 @@ func (b *Broker) subscribe(m *member, s durable.Subscription) (before *durable.S
 	if b.observer != nil {
 		b.observer.Subscribed(m.clientID, s)
 	}
+	b.sys.subscribed(s.Filter)
 	return before, true
 }
 

@@ -23,6 +23,9 @@ const keep = 64
 //
 // An Arena belongs to one loop.
 type Arena struct {
+	// What was queued for connections since the start: packets, and their bytes.
+	Packets, Bytes uint64
+
 	buf   []byte
 	ids   []int32 // offsets in buf of the packet ids to patch, ascending
 	dirty []*Conn // connections with something to write this turn

@@ -197,6 +197,8 @@ func (c *Conn) Send(a *Arena, s Segment, id packet.ID) {
 	if c.closed || c.failed {
 		return
 	}
+	a.Packets++
+	a.Bytes += uint64(s.Len())
 	switch {
 	case c.out == nil && c.start == c.end:
 		c.start, c.end = s.start, s.end

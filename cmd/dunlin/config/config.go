@@ -37,6 +37,7 @@ type Config struct {
 	Limits    Limits
 	Sessions  Sessions
 	Retained  Retained
+	Sys       Sys
 	Store     Store
 	Auth      Auth
 	Access    access.Options // no rules at all: everything is allowed
@@ -140,6 +141,11 @@ type Retained struct {
 	MaxBytes    int64 // topics, properties and payloads
 }
 
+// Sys is about what the broker publishes of itself.
+type Sys struct {
+	Interval time.Duration // between the values below $SYS/broker, while somebody subscribes; 0 = off
+}
+
 // Store tunes what is on disk.
 type Store struct {
 	// UnsafeNoSync leaves out every fsync, so that a power cut loses acknowledged messages. It is
@@ -189,6 +195,7 @@ func Default() *Config {
 			MaxMessages: 100_000,
 			MaxBytes:    16 * MiB,
 		},
+		Sys: Sys{Interval: 10 * time.Second},
 		Log: Log{Level: "info", Format: "auto"},
 	}
 }

@@ -34,7 +34,7 @@ func TestSampleNamesEveryDefault(t *testing.T) {
 		"data", "address", "open", "max_connections", "max_packet", "receive_maximum", "max_in_flight",
 		"connect_timeout", "max_topic_levels", "max_subscriptions", "max_output", "max_keep_alive", "topic_aliases", "max_qos", "retain",
 		"wildcards", "subscription_ids", "max_expiry",
-		"max_queued_messages", "max_messages", "max_bytes", "level", "format",
+		"max_queued_messages", "max_messages", "max_bytes", "interval", "level", "format",
 	} {
 		if !regexp.MustCompile(`(?m)^[ -]*` + key + `: \S`).Match(packaging.Sample) {
 			t.Errorf("packaging/dunlin.yaml does not say %s", key)
@@ -108,6 +108,13 @@ func TestEmptyFileIsTheDefault(t *testing.T) {
 				t.Errorf("(-default +got):\n%s", diff)
 			}
 		})
+	}
+}
+
+func TestSysCanBeSwitchedOff(t *testing.T) {
+	c, err := Parse("f", []byte("sys: {interval: 0}\n"), Overrides{})
+	if err != nil || c.Sys.Interval != 0 {
+		t.Errorf("%v, %v", c, err)
 	}
 }
 

@@ -29,6 +29,7 @@ func (d *decoder) config(n *yaml.Node, c *Config) {
 		field{key: "limits", read: func(n *yaml.Node) { d.limits(n, &c.Limits) }},
 		field{key: "sessions", read: func(n *yaml.Node) { d.sessions(n, &c.Sessions) }},
 		field{key: "retained", read: func(n *yaml.Node) { d.retained(n, &c.Retained) }},
+		field{key: "sys", read: func(n *yaml.Node) { d.sys(n, &c.Sys) }},
 		field{key: "store", hidden: true, read: func(n *yaml.Node) { d.store(n, &c.Store) }},
 		field{key: "auth", read: func(n *yaml.Node) { d.auth(n, &c.Auth) }},
 		field{key: "access", read: func(n *yaml.Node) { d.access(n, c) }},
@@ -215,6 +216,18 @@ func (d *decoder) retained(n *yaml.Node, r *Retained) {
 		field{key: "max_messages", read: d.whole(&r.MaxMessages, 1, math.MaxInt32)},
 		field{key: "max_bytes", read: d.size(&r.MaxBytes, KiB, GiB, false)},
 	)
+}
+
+func (d *decoder) sys(n *yaml.Node, s *Sys) {
+	d.group(n, field{key: "interval", read: func(n *yaml.Node) {
+		v := s.Interval
+		d.duration(&v, 0, time.Hour)(n)
+		if v > 0 && v < time.Second {
+			d.fail(n, "%s is out of range; allowed: 1s to 1h, or 0 for none", FormatDuration(v))
+			return
+		}
+		s.Interval = v
+	}})
 }
 
 func (d *decoder) store(n *yaml.Node, s *Store) {
