@@ -175,20 +175,35 @@ func (b *Broker) onLoop(ctx context.Context, f func()) error {
 	}
 }
 
-// Shutdown tells every client that the broker stops and closes the connections; later ones are
-// refused. It returns when that is done, when Run has returned, or when the context ends. Run
-// goes on until its own context ends, so that what is under way can complete.
+// lastWords is how long Shutdown waits for clients that are slow to take their output.
+const lastWords = 3 * time.Second
+
+// Shutdown closes the listeners, tells every client that the broker stops and closes the
+// connections. It returns when all have taken what was queued for them, after lastWords, when Run
+// has returned, or when the context ends. Run goes on until its own context ends, so that what is
+// under way can complete.
 func (b *Broker) Shutdown(ctx context.Context) {
+	written := make(chan struct{})
 	tell := func() {
 		b.stopping = true
+		b.loop.CloseListeners()
+		b.loop.Linger(func() { close(written) })
 		for _, m := range b.members {
 			if m.client != nil {
 				b.disconnect(m.client, packet.ServerShuttingDown, "the broker stops")
 			}
 		}
 	}
-	if b.onLoop(ctx, tell) == nil {
-		_ = b.onLoop(ctx, func() {}) // a turn later everything is flushed
+	if b.onLoop(ctx, tell) != nil {
+		return
+	}
+	timer := time.NewTimer(lastWords)
+	defer timer.Stop()
+	select {
+	case <-written:
+	case <-timer.C:
+	case <-b.over:
+	case <-ctx.Done():
 	}
 }
 

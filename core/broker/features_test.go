@@ -2,6 +2,7 @@ package broker
 
 import (
 	"fmt"
+	"net"
 	"strings"
 	"sync/atomic"
 	"testing"
@@ -268,6 +269,49 @@ func TestWillDelay(t *testing.T) { // [MQTT-3.1.3-9]
 		t.Errorf("got the will %q, want only 2", m.Payload)
 	}
 	back.nothing()
+}
+
+func TestShutdownLetsSlowClientsTakeTheirOutput(t *testing.T) {
+	x := start(t, func(o *Options) { o.Limits.MaxOutput = 8 << 20 })
+	w, _ := x.connect(packet.V5, "slow")
+	w.subscribe("a", 0)
+	deaf, _ := x.connect(packet.V5, "deaf")
+	deaf.subscribe("a", 0)
+	p, _ := x.connect(packet.V5, "p")
+	const n = 60
+	payload := strings.Repeat("x", 100_000)
+	for i := range n {
+		p.publish("a", fmt.Sprint(i, " ", payload), 0, 0)
+	}
+	p.nothing()
+	if x.unsent("slow") == 0 {
+		t.Fatal("the socket took everything: the test tests nothing")
+	}
+	done := make(chan struct{})
+	go func() { // ends by itself; waited for below
+		x.b.Shutdown(t.Context())
+		close(done)
+	}()
+	if code := p.disconnected(); code != packet.ServerShuttingDown {
+		t.Errorf("p is told %v, want 0x8B", code)
+	}
+	for i := range n {
+		if m := w.message(); !strings.HasPrefix(string(m.Payload), fmt.Sprint(i, " ")) {
+			t.Fatalf("message %d is %.10q", i, m.Payload)
+		}
+	}
+	if code := w.disconnected(); code != packet.ServerShuttingDown { // and nothing behind it
+		t.Errorf("the slow one is told %v, want 0x8B", code)
+	}
+	select {
+	case <-done: // though one never reads
+	case <-time.After(guard):
+		t.Error("the shutdown waits for a client that never reads")
+	}
+	if c, err := net.Dial("tcp", x.addr); err == nil {
+		c.Close()
+		t.Error("the broker still listens")
+	}
 }
 
 func TestShutdownTellsClients(t *testing.T) {

@@ -354,6 +354,12 @@ func (c *Conn) Idle() bool { return c.in == nil && c.out == nil }
 // Stop ends the traffic: nothing is sent or read from now on. What is queued is still flushed.
 func (c *Conn) Stop() { c.closed = true }
 
+// Linger watches a stopped connection for nothing but that it takes what is queued.
+func (c *Conn) Linger(p *poll.Poller) error {
+	c.events = wantWrite
+	return p.Modify(int(c.fd), c.Key, false, true)
+}
+
 // Stopped says that Stop was called.
 func (c *Conn) Stopped() bool { return c.closed }
 

@@ -59,6 +59,8 @@ type Loop struct {
 	slots     []slot
 	freeSlots []uint32
 	closing   []*conn.Conn
+	written   func() // see Linger; nil = nothing lingers
+	lingering int
 	paused    bool // listeners are off: no descriptors left
 	again     listenAgain
 
@@ -71,6 +73,7 @@ type Loop struct {
 type slot struct {
 	generation uint32
 	conn       *conn.Conn
+	lingers    bool // conn is closed but for its output
 	listener   *listener
 }
 
@@ -259,7 +262,13 @@ func (l *Loop) serve(ev poll.Event) {
 		return
 	}
 	c := s.conn
-	if c == nil || c.Stopped() {
+	if c == nil {
+		return
+	}
+	if c.Stopped() {
+		if s.lingers {
+			l.finish(s)
+		}
 		return
 	}
 	if ev.Writable {
@@ -348,7 +357,7 @@ func (l *Loop) take() poll.Key {
 func (l *Loop) giveBack(slot uint32) {
 	s := &l.slots[slot]
 	s.generation++
-	s.conn, s.listener = nil, nil
+	s.conn, s.listener, s.lingers = nil, nil, false
 	l.freeSlots = append(l.freeSlots, slot)
 }
 
@@ -381,9 +390,39 @@ func (l *Loop) endTurn() {
 		closing := l.closing
 		l.closing = nil
 		for _, c := range closing {
-			l.release(c)
+			if !l.lingers(c) {
+				l.release(c)
+			}
 		}
 		l.handler.TurnEnds()
+	}
+	if l.written != nil && l.lingering == 0 {
+		l.written()
+		l.written = nil
+	}
+}
+
+// Linger lets connections that are closed from now on, in this turn or later, stay until their
+// sockets have taken what is queued for them, or Run ends. written is called once none is left.
+func (l *Loop) Linger(written func()) { l.written = written }
+
+// lingers says whether a closed connection stays for its output.
+func (l *Loop) lingers(c *conn.Conn) bool {
+	if l.written == nil || c.Unsent() == 0 || !c.Watched() || c.Linger(l.poller) != nil {
+		return false
+	}
+	l.slots[c.Key.Slot].lingers = true
+	l.lingering++
+	return true
+}
+
+// finish writes the output of a connection that lingers. It has ended for the handler.
+func (l *Loop) finish(s *slot) {
+	s.conn.Writable(&l.Arena)
+	if s.conn.Unsent() == 0 {
+		s.lingers = false
+		l.lingering--
+		l.closing = append(l.closing, s.conn)
 	}
 }
 
@@ -438,8 +477,13 @@ func (l *Loop) armTimer() error {
 
 func (l *Loop) closeAll() {
 	l.CloseListeners()
+	l.written = nil
 	for i := range l.slots {
-		if c := l.slots[i].conn; c != nil {
+		switch c := l.slots[i].conn; {
+		case c == nil:
+		case l.slots[i].lingers:
+			l.release(c)
+		default:
 			l.Close(c)
 		}
 	}
