@@ -47,12 +47,10 @@ func (b *Broker) onConnect(c *client, body []byte) error {
 	if err != nil {
 		return err
 	}
-	if p.Version == packet.V31 {
-		return &packet.Error{Code: packet.UnsupportedProtocolVersion, Detail: "MQTT 3.1 is not spoken here, 3.1.1 and 5.0 are"}
-	}
 	if !c.listener.speaks(p.Version) {
 		return &packet.Error{Code: packet.UnsupportedProtocolVersion, Detail: "this listener does not speak the version"}
 	}
+	c.conn.V31 = p.Version == packet.V31
 	c.maxPacket = p.MaximumPacketSize
 	c.noProblems = !p.RequestProblem
 	if n := min(int(p.TopicAliasMaximum), b.limits.TopicAliases); n > 0 {
@@ -138,7 +136,8 @@ func (b *Broker) prepare(c *client, p *packet.Connect) (*connecting, packet.Reas
 	switch {
 	case p.AuthMethod != nil:
 		return k, packet.BadAuthenticationMethod // none is offered
-	case k.clientID == "" && p.Version < packet.V5 && !p.CleanStart: // [MQTT-3.1.3-8] of 3.1.1
+	case k.clientID == "" && p.Version < packet.V5 && !p.CleanStart, // [MQTT-3.1.3-8] of 3.1.1
+		k.clientID == "" && p.Version == packet.V31: // MQTT 3.1 §3.1; more than its 23 characters are taken
 		return k, packet.ClientIdentifierNotValid
 	case len(k.clientID) > maxClientID, isOutbox(k.clientID):
 		return k, packet.ClientIdentifierNotValid

@@ -174,7 +174,7 @@ func (b *Broker) finish(op *publishing, code packet.ReasonCode) {
 	case refused && c.version < packet.V5:
 		// It cannot be told (MQTT3 §3.4). Without the acknowledgement it keeps the message and
 		// sends it again.
-		b.log.Info("connection closed: a message was refused, which MQTT 3.1.1 cannot be told", "client_id", c.id(), "remote", c.conn.Remote())
+		b.log.Info("connection closed: a message was refused, which its version of MQTT cannot be told", "client_id", c.id(), "remote", c.conn.Remote())
 		c.ending = Ending{ByBroker, code}
 		b.end(c, abnormal)
 	case op.owing:

@@ -90,7 +90,7 @@ func TestRefusedConnectLeavesNoSession(t *testing.T) {
 			x.entered("s")
 			x.store.release(errDisk)
 			want := packet.QuotaExceeded
-			if v == packet.V311 {
+			if v < packet.V5 {
 				want = packet.ServerUnavailable
 			}
 			if a := s.connack(); a.Code != want {

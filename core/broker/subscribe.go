@@ -193,6 +193,10 @@ func (s *subscribing) complete(b *Broker, d durable.Completion) {
 			}
 		}
 		s.greetings = nil
+		if s.c.version == packet.V31 && !s.unsub { // a SUBACK could only say that it has worked
+			b.end(s.c, abnormal)
+			return
+		}
 	}
 	s.answer(b)
 }
@@ -219,6 +223,9 @@ func (s *subscribing) answer(b *Broker) {
 	if s.c.ended {
 		return
 	}
+	if s.c.version == packet.V31 {
+		s.grantAll()
+	}
 	k := packet.Suback{ID: s.id, Codes: s.codes}
 	encode := packet.AppendSuback
 	if s.unsub {
@@ -234,6 +241,17 @@ func (s *subscribing) answer(b *Broker) {
 		s.m.addGreeting(s.greetings[i])
 	}
 	b.greet(s.m)
+}
+
+// grantAll turns refusals into grants of QoS 0: a SUBACK of MQTT 3.1 has no code for them, and its
+// text asks for a positive answer (MQTT 3.1 §3.8).
+func (s *subscribing) grantAll() {
+	for i, code := range s.codes {
+		if code >= packet.UnspecifiedError {
+			s.codes[i] = packet.Success
+			s.c.b.log.Info("subscription refused, which MQTT 3.1 cannot be told", "client_id", s.c.id(), "remote", s.c.conn.Remote(), "reason", code.String())
+		}
+	}
 }
 
 // restoreRetained brings back the retained messages.

@@ -34,6 +34,8 @@ type Conn struct {
 	Key   poll.Key
 	Owner any // whom the loop's handler finds by it
 
+	V31 bool // its packets are of MQTT 3.1: see packet.ParseHeader31
+
 	fd int32
 
 	// The range of the arena that it writes at the end of this turn.
@@ -158,7 +160,11 @@ func (c *Conn) read(b []byte) (int, error) {
 // packets hands on the whole packets at the start of b and returns what is left.
 func (c *Conn) packets(b []byte, h Handler) (rest []byte, err error) {
 	for len(b) > 0 {
-		header, n, err := packet.ParseHeader(b)
+		parse := packet.ParseHeader
+		if c.V31 {
+			parse = packet.ParseHeader31
+		}
+		header, n, err := parse(b)
 		if err != nil {
 			return nil, err
 		}

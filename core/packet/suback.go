@@ -97,8 +97,8 @@ func (s *Suback) parse(b []byte, v Version) (payload []byte, err *Error) {
 	return b, nil
 }
 
-// AppendSuback appends s as a SUBACK, the inverse of ParseSuback. 3.1 and 3.1.1 have one code
-// for failure, 0x80 (MQTT3 §3.9.3), and no properties.
+// AppendSuback appends s as a SUBACK, the inverse of ParseSuback. 3.1.1 has one code for
+// failure, 0x80 (MQTT3 §3.9.3), and no properties; 3.1 has none, so its caller gives grants only.
 func AppendSuback(dst []byte, s *Suback, v Version) []byte {
 	dst = append(dst, byte(SUBACK)<<4)
 	dst, body := openLength(dst)

@@ -38,7 +38,7 @@ func dialMosquitto(t *testing.T, o options, version int) conn {
 
 // args are those that both programs take.
 func (c *mosquittoConn) args(id string) []string {
-	args := []string{"-i", id, "-V", map[int]string{5: "mqttv5", 4: "mqttv311"}[c.version]}
+	args := []string{"-i", id, "-V", map[int]string{5: "mqttv5", 4: "mqttv311", 3: "mqttv31"}[c.version]}
 	if c.o.network == "unix" {
 		return append(args, "--unix", c.o.address)
 	}

@@ -68,6 +68,7 @@ var peers = []peer{
 	{"paho.mqtt.golang", 4, dialPaho3},
 	{"mosquitto clients 5.0", 5, func(t *testing.T, o options) conn { return dialMosquitto(t, o, 5) }},
 	{"mosquitto clients 3.1.1", 4, func(t *testing.T, o options) conn { return dialMosquitto(t, o, 4) }},
+	{"mosquitto clients 3.1", 3, func(t *testing.T, o options) conn { return dialMosquitto(t, o, 3) }},
 }
 
 // receive waits for the next message.

@@ -114,7 +114,7 @@ func (d *decoder) listener(n *yaml.Node, c *Config, l *Listener) {
 var spoken = []struct {
 	name    string
 	version packet.Version
-}{{"3.1.1", packet.V311}, {"5.0", packet.V5}}
+}{{"3.1", packet.V31}, {"3.1.1", packet.V311}, {"5.0", packet.V5}}
 
 // version reads a version of MQTT.
 func (d *decoder) version(n *yaml.Node, dst *packet.Version) {
