@@ -202,7 +202,7 @@ func newChaos(t *testing.T, seed uint64) *chaos {
 		seed:  seed,
 	}
 	for i, v := range versions {
-		s := &subscriber{qos: packet.QoS(2 - i), known: map[packet.ID]string{}, at: map[string]packet.QoS{}}
+		s := &subscriber{qos: packet.QoS(2 - i%2), known: map[packet.ID]string{}, at: map[string]packet.QoS{}}
 		s.peer = peer{x: x, id: fmt.Sprint("s", i), v: v, take: s.taken}
 		s.link()
 		s.w.subscribe("t/#", s.qos)
