@@ -48,6 +48,7 @@ type Broker struct {
 
 	observer Observer // nil = nobody watches
 	sys      *sys
+	presence presence
 
 	loop      *loop.Loop
 	over      chan struct{} // closed when Run has returned
@@ -114,7 +115,11 @@ func New(o Options) (*Broker, error) {
 	}
 	b.sweep.b = b
 	b.sys = newSys(b, o)
-	b.index.Observe(b.sys.observe)
+	b.presence.b = b
+	b.index.Observe(func(filter string, added bool) {
+		b.sys.observe(filter, added)
+		b.presence.observe(filter, added)
+	})
 	b.cache = route.NewCache(b.index, o.Limits.MatchCacheReferences)
 	var err error
 	if b.loop, err = loop.New(handler{b}); err != nil {
@@ -305,11 +310,12 @@ func (h handler) Ended(k *conn.Conn, err error) {
 	b.end(c, abnormal)
 }
 
-// TurnEnds publishes the wills of the turn and hands what was collected to the writers.
+// TurnEnds publishes the events and the wills of the turn and hands what was collected to the writers.
 func (h handler) TurnEnds() {
 	b := h.Broker
 	b.unthrottle()
 	b.checkOutput()
+	b.presence.publish()
 	b.publishWills()
 	b.store.Flush()
 	for _, o := range b.outboxes {

@@ -201,6 +201,7 @@ func (b *Broker) end(c *client, h how) {
 		if b.observer != nil {
 			b.observer.Disconnected(c.peer(), c.ending)
 		}
+		b.presence.disconnected(c)
 	}
 	b.loop.Unset(c)
 	b.loop.Close(c.conn)

@@ -415,6 +415,7 @@ func (b *Broker) welcome(e *entering) {
 	if b.observer != nil {
 		b.observer.Connected(c.peer())
 	}
+	b.presence.connected(c)
 	b.log.Debug("client connected", "client_id", m.clientID, "user", m.identity.User, "version", int(c.version), "session_present", e.present)
 	if silence := c.keepAlive + c.keepAlive/2; silence > 0 && silence < b.limits.ConnectTimeout {
 		b.loop.At(b.loop.Now()+silence, c) // the timer of the CONNECT would be too late

@@ -66,8 +66,11 @@ const (
 
 // String is the reason in words: "connection lost", or the name of the reason code.
 func (e Ending) String() string {
-	if e.By == ByLoss {
+	switch {
+	case e.By == ByLoss:
 		return "connection lost"
+	case e.Code == packet.Success:
+		return "Normal disconnection" // as MQTT5 §3.14.2.1 calls 0x00 in a DISCONNECT
 	}
 	return e.Code.String()
 }

@@ -88,7 +88,7 @@ func TestObserverIsToldInOrder(t *testing.T) {
 		`delivered s a/b 5 bytes 1 false false`,
 		`unsubscribed s a/+`,
 		`subscribed s c 0`,
-		`disconnected s: 1, `+packet.Success.String(),
+		`disconnected s: 1, Normal disconnection`,
 		`unsubscribed s c`,
 		`disconnected p: 0, connection lost`)
 }

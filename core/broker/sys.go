@@ -11,7 +11,7 @@ import (
 	"dunlin/core/retain"
 )
 
-// sys publishes what the broker counts below $SYS/broker, under the names that users of mosquitto
+// sys publishes what the broker counts, below $SYS/broker, under the names that users of mosquitto
 // know, and some of our own. The values are retained in memory: a new subscriber gets them at once,
 // as they are then. Nothing of it is stored, queued or handed to an uplink, and nobody but the
 // broker publishes below $SYS.
