@@ -201,6 +201,7 @@ func limits(cfg *config.Config, files uint64) broker.Limits {
 		NoRetain:          !cfg.Limits.Retain,
 		NoWildcards:       !cfg.Limits.Wildcards,
 		NoSubscriptionIDs: !cfg.Limits.SubscriptionIDs,
+		CheckPayloads:     cfg.Limits.CheckPayloadFormat,
 	}
 }
 

@@ -151,6 +151,9 @@ func (b *Broker) prepare(c *client, p *packet.Connect) (*connecting, packet.Reas
 		if code := b.checkTopic(p.Will.Topic); code != packet.Success {
 			return k, code
 		}
+		if !b.checkPayload(p.Will.PayloadFormat, p.Will.Payload) { // §3.1.3.2.3
+			return k, packet.PayloadFormatInvalid
+		}
 		k.will = &durable.Will{
 			Delay: p.Will.Delay,
 			Message: &message.Message{

@@ -115,6 +115,7 @@ const (
 	DropUplinkFull                      // an uplink refused it, and it was not acknowledged
 	DropPublishDenied                   // the publisher may not publish to the topic
 	DropRetainedFull                    // delivered, but not retained: the retained store is full
+	DropBadPayload                      // its payload is not the UTF-8 that it claims to be
 	dropReasons       int        = iota
 )
 
@@ -128,6 +129,7 @@ var dropNames = [dropReasons]string{
 	DropUplinkFull:    "uplink_full",
 	DropPublishDenied: "publish_denied",
 	DropRetainedFull:  "retained_full",
+	DropBadPayload:    "bad_payload",
 }
 
 // String is the reason as one word, "queue_full".
@@ -186,6 +188,8 @@ func (k *Counters) dropped(why DropReason) *uint64 {
 		return &k.DeniedPublishes
 	case DropRetainedFull:
 		return &k.RetainedRefused
+	case DropBadPayload:
+		return &k.BadPayloads
 	}
 	panic("broker: internal error: a drop without a reason")
 }

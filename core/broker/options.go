@@ -79,6 +79,9 @@ type Limits struct {
 	NoRetain          bool
 	NoWildcards       bool
 	NoSubscriptionIDs bool
+
+	// CheckPayloads refuses payloads that are not the UTF-8 that their Payload Format Indicator claims.
+	CheckPayloads bool
 }
 
 func (l *Limits) setDefaults() {
@@ -150,6 +153,7 @@ type Counters struct {
 	DroppedUplink    uint64 // QoS 2, refused by an uplink and not acknowledged
 	Expired          uint64 // past their Message Expiry Interval when their turn came
 	DeniedPublishes  uint64
+	BadPayloads      uint64 // not the UTF-8 that they claim to be
 	RefusedConnects  uint64
 	ProtocolErrors   uint64 // connections closed because of what the client sent
 	RetainedRefused  uint64 // over the bound of the retained store

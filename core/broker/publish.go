@@ -3,6 +3,7 @@ package broker
 import (
 	"errors"
 	"slices"
+	"unicode/utf8"
 
 	"dunlin/core/conn"
 	"dunlin/core/durable"
@@ -73,6 +74,9 @@ func (b *Broker) onPublish(c *client, flags byte, body []byte) error {
 			code = packet.NotAuthorized
 			b.drop(DropPublishDenied, c.member.clientID, r.Topic)
 			c.reportDenied("publish denied", r.Topic)
+		} else if !b.checkPayload(p.PayloadFormat, p.Payload) { // §3.3.2.3.2
+			code = packet.PayloadFormatInvalid
+			b.drop(DropBadPayload, c.member.clientID, r.Topic)
 		}
 	}
 	if code != packet.Success {
@@ -88,6 +92,12 @@ func (b *Broker) onPublish(c *client, flags byte, body []byte) error {
 		return conn.ErrPaused
 	}
 	return nil
+}
+
+// checkPayload says whether a payload is what its Payload Format Indicator claims, as far as that is
+// to be checked. 1 is UTF-8, of which any character is right, U+0000 included.
+func (b *Broker) checkPayload(format byte, payload []byte) bool {
+	return format != 1 || !b.limits.CheckPayloads || utf8.Valid(payload)
 }
 
 // unanswered is how many PUBLISH packets of the client are in flight: QoS 1 until its PUBACK,

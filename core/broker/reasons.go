@@ -11,9 +11,10 @@ import (
 // make the packet larger than the client takes, it is left out.
 var (
 	publishReasons = map[packet.ReasonCode][]byte{
-		packet.NotAuthorized:    []byte("the access rules do not let this client publish to the topic"),
-		packet.TopicNameInvalid: []byte("the topic is too long, has too many levels or belongs to the broker"),
-		packet.QuotaExceeded:    []byte("the message could not be stored, or an uplink takes nothing more for now"),
+		packet.NotAuthorized:        []byte("the access rules do not let this client publish to the topic"),
+		packet.TopicNameInvalid:     []byte("the topic is too long, has too many levels or belongs to the broker"),
+		packet.QuotaExceeded:        []byte("the message could not be stored, or an uplink takes nothing more for now"),
+		packet.PayloadFormatInvalid: []byte("the payload format indicator says UTF-8, and the payload is not"),
 	}
 	subscribeReasons = map[packet.ReasonCode][]byte{
 		packet.NotAuthorized:      []byte("the access rules do not let this client subscribe to a filter"),

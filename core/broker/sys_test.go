@@ -75,7 +75,7 @@ func TestSysHasTheTopicsThatUsersKnow(t *testing.T) {
 		publish/bytes/received publish/bytes/sent bytes/received bytes/sent
 		subscriptions/count retained_messages/count
 		dropped/output dropped/queue_full dropped/too_large dropped/denied dropped/expired
-		dropped/not_stored dropped/uplink_full dropped/publish_denied dropped/retained_full
+		dropped/not_stored dropped/uplink_full dropped/publish_denied dropped/retained_full dropped/bad_payload
 		loop/drift loop/drift/maximum`) {
 		want = append(want, sysBroker+strings.ReplaceAll(name, "_messages/", " messages/"))
 	}

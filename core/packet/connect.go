@@ -47,6 +47,8 @@ type Will struct {
 	Raw        []byte
 	Properties []byte
 	Scattered  bool
+
+	PayloadFormat byte // set by Parse, part of Properties; 1 = UTF-8; Append ignores it
 }
 
 // AppendTravelling appends the properties that travel with the will message to dst, contiguous
@@ -269,6 +271,8 @@ func (w *Will) parseProperties(b []byte) (rest []byte, err *Error) {
 		switch ps.id {
 		case propWillDelay:
 			w.Delay = ps.number
+		case propPayloadFormat:
+			w.PayloadFormat = byte(ps.number)
 		case propMessageExpiry:
 			w.Expiry, w.HasExpiry = ps.number, true
 		case propResponseTopic:

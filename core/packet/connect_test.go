@@ -26,8 +26,9 @@ func TestConnectIsParsedAndAppended(t *testing.T) {
 		Will: Will{
 			Topic: []byte("gateway/7/state"), Payload: []byte("gone"), QoS: 2, Retain: true,
 			Delay: 5, Expiry: 600, HasExpiry: true,
-			Raw:        []byte("\x18\x00\x00\x00\x05\x01\x01\x08" + str("r/1") + user("k", "v") + "\x02\x00\x00\x02\x58"),
-			Properties: []byte("\x01\x01\x08" + str("r/1") + user("k", "v")),
+			Raw:           []byte("\x18\x00\x00\x00\x05\x01\x01\x08" + str("r/1") + user("k", "v") + "\x02\x00\x00\x02\x58"),
+			Properties:    []byte("\x01\x01\x08" + str("r/1") + user("k", "v")),
+			PayloadFormat: 1,
 		},
 		SessionExpiry: 3600, ReceiveMaximum: 20, MaximumPacketSize: 65536, TopicAliasMaximum: 10,
 		RequestResponse: true, RequestProblem: false,

@@ -123,6 +123,8 @@ type Limits struct {
 	Retain          bool
 	Wildcards       bool
 	SubscriptionIDs bool
+
+	CheckPayloadFormat bool // payloads that claim to be UTF-8 must be
 }
 
 // Sessions bound what is kept for clients that are away.

@@ -191,6 +191,7 @@ func (d *decoder) limits(n *yaml.Node, l *Limits) {
 		field{key: "retain", read: d.flag(&l.Retain)},
 		field{key: "wildcards", read: d.flag(&l.Wildcards)},
 		field{key: "subscription_ids", read: d.flag(&l.SubscriptionIDs)},
+		field{key: "check_payload_format", read: d.flag(&l.CheckPayloadFormat)},
 	)
 	if ok && l.MaxOutput < l.MaxPacket {
 		at := "max_output"
