@@ -36,9 +36,10 @@ const remindEvery = 10 * time.Minute
 // interface, a folder or the end of another process. It belongs to one goroutine at a time: that of
 // run, and between open and the end of retry that of retry.
 type listeners struct {
-	b   *broker.Broker
-	log *slog.Logger
-	all []*listener
+	b      *broker.Broker
+	log    *slog.Logger
+	all    []*listener
+	passed map[string][]net.Listener // by systemd, and not used yet
 }
 
 // listener is one address of the configuration.
@@ -48,13 +49,14 @@ type listener struct {
 	bound    []string // addresses, in the words of the log; nil while it waits
 	file     string   // the unix socket that we have made, "" = none
 
+	hopeless bool      // no attempt will do better
 	attempts int       // that failed
 	failure  string    // of the last attempt
 	logged   time.Time // when failure was
 }
 
 func newListeners(b *broker.Broker, cfg *config.Config, logger *slog.Logger) *listeners {
-	ls := &listeners{b: b, log: logger}
+	ls := &listeners{b: b, log: logger, passed: service.Sockets()}
 	for _, l := range cfg.Listeners {
 		ls.all = append(ls.all, &listener{Listener: l, settings: &broker.Listener{
 			Name:           l.Address,
@@ -78,6 +80,12 @@ func (ls *listeners) open(ctx context.Context) error {
 			faults = append(faults, err)
 		}
 	}
+	for name, lns := range ls.passed {
+		ls.log.Warn("systemd passes a socket that no listener names", "listener", "systemd:"+name)
+		for _, ln := range lns {
+			ln.Close()
+		}
+	}
 	if len(faults) == len(ls.all) {
 		return errors.Join(faults...)
 	}
@@ -87,7 +95,7 @@ func (ls *listeners) open(ctx context.Context) error {
 // retry tries the listeners that wait until all are open or ctx ends.
 func (ls *listeners) retry(ctx context.Context) {
 	wait := retryFirst
-	for ls.waiting() != "" {
+	for slices.ContainsFunc(ls.all, (*listener).waits) {
 		timer := time.NewTimer(wait)
 		select {
 		case <-ctx.Done():
@@ -97,7 +105,7 @@ func (ls *listeners) retry(ctx context.Context) {
 		}
 		wait = min(2*wait, retryMax)
 		for _, l := range ls.all {
-			if l.bound != nil || ls.try(ctx, l) != nil {
+			if !l.waits() || ls.try(ctx, l) != nil {
 				continue
 			}
 			wait = retryFirst // what another one waits for may be there, too
@@ -120,7 +128,11 @@ func (ls *listeners) try(ctx context.Context, l *listener) error {
 		l.attempts++
 		if now := time.Now(); err.Error() != l.failure || now.Sub(l.logged) >= remindEvery {
 			l.failure, l.logged = err.Error(), now
-			ls.log.Error("cannot listen, will try again", "listener", l.Address, "attempts", l.attempts, "err", err)
+			what := "cannot listen, will try again"
+			if l.hopeless {
+				what = "cannot listen"
+			}
+			ls.log.Error(what, "listener", l.Address, "attempts", l.attempts, "err", err)
 		}
 	}
 	return err
@@ -128,6 +140,9 @@ func (ls *listeners) try(ctx context.Context, l *listener) error {
 
 // listen opens a listener and gives it to the broker.
 func (ls *listeners) listen(ctx context.Context, l *listener) error {
+	if network, name := l.Endpoint(); network == "systemd" {
+		return ls.adopt(ctx, l, name)
+	}
 	ln, err := l.open(ctx)
 	if err != nil {
 		return err
@@ -146,6 +161,31 @@ func (ls *listeners) listen(ctx context.Context, l *listener) error {
 	l.bound = []string{name}
 	return nil
 }
+
+// adopt gives the sockets of one name that systemd has passed to the broker.
+func (ls *listeners) adopt(ctx context.Context, l *listener, name string) error {
+	lns := ls.passed[name]
+	if len(lns) == 0 {
+		l.hopeless = true
+		return &faultError{fmt.Errorf("listener %s: systemd has passed no socket of that name; it takes a socket unit "+
+			"with FileDescriptorName=%s that is started before the broker", l.Address, name)}
+	}
+	delete(ls.passed, name)
+	var failed error
+	for _, ln := range lns {
+		if err := ls.b.Listen(ctx, ln, l.settings); err != nil {
+			failed = errors.Join(failed, fmt.Errorf("listener %s: %w", l.Address, err))
+		} else {
+			l.bound = append(l.bound, fmt.Sprintf("%s (%s)", l.Address, ln.Addr()))
+		}
+		failed = errors.Join(failed, ln.Close())
+	}
+	l.hopeless = failed != nil // systemd passes its sockets once
+	return failed
+}
+
+// waits says whether there is something to try again.
+func (l *listener) waits() bool { return l.bound == nil && !l.hopeless }
 
 // addresses are those that clients can connect to.
 func (ls *listeners) addresses() string {

@@ -7,6 +7,7 @@ import (
 	"fmt"
 	"net"
 	"os"
+	"os/exec"
 	"os/user"
 	"path/filepath"
 	"slices"
@@ -195,5 +196,79 @@ func TestUnixSocketIsForThoseWhoAreMeant(t *testing.T) {
 			info, err := os.Stat(path)
 			return err == nil && info.Mode().Perm() == want && fmt.Sprint(info.Sys().(*syscall.Stat_t).Gid) == u.Gid
 		})
+	}
+}
+
+func TestSocketsOfSystemdAreUsed(t *testing.T) {
+	binary, err := process.Binary()
+	if err != nil {
+		t.Fatal(err)
+	}
+	dir := t.TempDir()
+	var files []*os.File
+	var ports []string
+	pass := func(ln net.Listener, err error) {
+		if err != nil {
+			t.Fatal(err)
+		}
+		t.Cleanup(func() { ln.Close() })
+		f, err := ln.(interface{ File() (*os.File, error) }).File()
+		if err != nil {
+			t.Fatal(err)
+		}
+		t.Cleanup(func() { f.Close() })
+		files = append(files, f)
+		if tcp, ok := ln.Addr().(*net.TCPAddr); ok {
+			ports = append(ports, strconv.Itoa(tcp.Port))
+		}
+	}
+	socket := filepath.Join(dir, "s")
+	for range 3 {
+		pass(net.Listen("tcp", "127.0.0.1:0"))
+	}
+	pass(net.Listen("unix", socket))
+	log, err := os.Create(filepath.Join(dir, "log"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer log.Close()
+	// The shell becomes the broker, so that its number is that of the broker.
+	cmd := exec.Command("/bin/sh", "-c", `LISTEN_PID=$$ exec "$@"`, "sh", binary, "serve", "--data", filepath.Join(dir, "data"),
+		"--listen", "systemd:mqtt", "--set", "listeners.0.open=true", "--listen", "systemd:local", "--set", "listeners.1.open=true",
+		"--listen", "systemd:none", "--set", "listeners.2.open=true")
+	cmd.ExtraFiles = files
+	cmd.Env = append(os.Environ(), "LISTEN_FDS=4", "LISTEN_FDNAMES=mqtt:mqtt:unnamed:local")
+	cmd.Stdout, cmd.Stderr = log, log
+	cmd.SysProcAttr = &syscall.SysProcAttr{Pdeathsig: syscall.SIGKILL}
+	if err := cmd.Start(); err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { cmd.Process.Kill() })
+	read := func() string { b, _ := os.ReadFile(log.Name()); return string(b) }
+	until(t, "the broker is ready", func() bool { return strings.Contains(read(), "dunlin is ready") })
+	for _, where := range [][]string{{"-h", "127.0.0.1", "-p", ports[0]}, {"-h", "127.0.0.1", "-p", ports[1]}, {"-h", "unix:" + socket}} {
+		dunlin(t, "", append([]string{"pub", "-t", "a", "-n", "-q", "1"}, where...)...).check(t, 0, "", "")
+	}
+	for _, want := range []string{"systemd:none: systemd has passed no socket of that name", "systemd passes a socket that no listener names"} {
+		if !strings.Contains(read(), want) {
+			t.Errorf("the log does not say %q:\n%s", want, read())
+		}
+	}
+	cmd.Process.Signal(syscall.SIGTERM)
+	if err := cmd.Wait(); err != nil {
+		t.Errorf("%v\n%s", err, read())
+	}
+	// The sockets are systemd's: who connects meanwhile waits for the next start.
+	for _, to := range []string{"127.0.0.1:" + ports[0], socket} {
+		network := "tcp"
+		if to == socket {
+			network = "unix"
+		}
+		c, err := net.Dial(network, to)
+		if err != nil {
+			t.Errorf("%s is closed: %v", to, err)
+			continue
+		}
+		c.Close()
 	}
 }

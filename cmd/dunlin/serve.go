@@ -18,7 +18,8 @@ Runs the broker until SIGINT or SIGTERM. Without options it listens on
   --config FILE   read the configuration from FILE; what it does not say has
                   its default ("dunlin check --sample" prints them all)
   --listen ADDR   listen on ADDR instead of the addresses of the file:
-                  127.0.0.1:1883, [::1]:1883, :1883 or unix:/path; repeatable
+                  127.0.0.1:1883, [::1]:1883, :1883, unix:/path or
+                  systemd:NAME; repeatable
   --data DIR      keep the data in DIR
   --set KEY.PATH=VALUE
                   override one value of the file: limits.max_packet=1MiB,

@@ -51,7 +51,8 @@ type Config struct {
 // Listener is an address that clients connect to.
 type Listener struct {
 	// Address is "127.0.0.1:1883", "[::1]:1883", "0.0.0.0:1883" for all of IPv4, "[::]:1883" for all
-	// of IPv6, ":1883" for both, or "unix:/run/dunlin/mqtt.sock".
+	// of IPv6, ":1883" for both, "unix:/run/dunlin/mqtt.sock", or "systemd:NAME" for the sockets that
+	// systemd passes by that name.
 	Address        string
 	Open           bool // clients without a user name are let in, whatever the address and Auth say
 	MaxConnections int  // 0 = as many as there are file descriptors
@@ -68,10 +69,13 @@ type Listener struct {
 	Group    string      // that a unix socket is given to, "" = the group of the broker
 }
 
-// Endpoint returns the network and the address for net.Listen.
+// Endpoint returns the network and the address for net.Listen, or "systemd" and a name.
 func (l Listener) Endpoint() (network, address string) {
 	if path, ok := strings.CutPrefix(l.Address, "unix:"); ok {
 		return "unix", path
+	}
+	if name, ok := strings.CutPrefix(l.Address, "systemd:"); ok {
+		return "systemd", name
 	}
 	// Without an address net.Listen takes both versions, with an unspecified one as well.
 	switch host, _, _ := cutPort(l.Address); host {
@@ -83,11 +87,12 @@ func (l Listener) Endpoint() (network, address string) {
 	return "tcp", l.Address
 }
 
-// Local reports whether only this machine can reach the listener.
+// Local reports whether only this machine can reach the listener. Of what systemd passes nobody
+// knows before it is there: it is not taken for local.
 func (l Listener) Local() bool {
 	network, address := l.Endpoint()
-	if network == "unix" {
-		return true
+	if network == "unix" || network == "systemd" {
+		return network == "unix"
 	}
 	host, _, ok := cutPort(address)
 	if !ok {

@@ -63,10 +63,10 @@ func TestFaultsAreNamedWithTheirPlace(t *testing.T) {
 		// Listeners.
 		{"no listener", "listeners: []\n", []string{`f:1:12: listeners: the list is empty, nobody could connect; allowed: one address or more`}},
 		{"open to the network by mistake", "listeners:\n  - address: 0.0.0.0:1883\n", []string{`f:2:14: listeners.0.address: 0.0.0.0:1883 can be reached from the network, and clients need no password; allowed: with auth.passwords set, or with open: true if everybody may come in`}},
-		{"no port", "listeners: [{address: 127.0.0.1}]\n", []string{`f:1:23: listeners.0.address: "127.0.0.1" is not an address with a port; allowed: 127.0.0.1:1883, [::1]:1883, :1883 for all addresses, or unix:/path`}},
-		{"IPv6 without brackets", "listeners: [{address: \"::1\"}]\n", []string{`f:1:23: listeners.0.address: "::1" is not an address with a port; allowed: 127.0.0.1:1883, [::1]:1883, :1883 for all addresses, or unix:/path`}},
+		{"no port", "listeners: [{address: 127.0.0.1}]\n", []string{`f:1:23: listeners.0.address: "127.0.0.1" is not an address with a port; allowed: 127.0.0.1:1883, [::1]:1883, :1883 for all addresses, unix:/path or systemd:NAME`}},
+		{"IPv6 without brackets", "listeners: [{address: \"::1\"}]\n", []string{`f:1:23: listeners.0.address: "::1" is not an address with a port; allowed: 127.0.0.1:1883, [::1]:1883, :1883 for all addresses, unix:/path or systemd:NAME`}},
 		{"port out of range", "listeners: [{address: \"127.0.0.1:99999\"}]\n", []string{`f:1:23: listeners.0.address: "127.0.0.1:99999" has no port number; allowed: 1 to 65535, 0 for any free one`}},
-		{"host name", "listeners: [{address: \"gw.local:1883\"}]\n", []string{`f:1:23: listeners.0.address: "gw.local" is not an IP address; allowed: 127.0.0.1:1883, [::1]:1883, :1883 for all addresses, or unix:/path`}},
+		{"host name", "listeners: [{address: \"gw.local:1883\"}]\n", []string{`f:1:23: listeners.0.address: "gw.local" is not an IP address; allowed: 127.0.0.1:1883, [::1]:1883, :1883 for all addresses, unix:/path or systemd:NAME`}},
 		{"socket path too long", "listeners: [{address: \"unix:/" + strings.Repeat("x", 107) + "\"}]\n", []string{`f:1:23: listeners.0.address: the path of the socket has 108 bytes; allowed: at most 107`}},
 		{"address twice", "listeners:\n  - address: 127.0.0.1:1\n  - address: 127.0.0.1:01\n", []string{`f:3:14: listeners.1.address: 127.0.0.1:1 stands in listeners.0 already`}},
 
@@ -74,6 +74,9 @@ func TestFaultsAreNamedWithTheirPlace(t *testing.T) {
 		{"freebind of a unix socket", "listeners: [{address: \"unix:/s\", freebind: false}]\n", []string{`f:1:44: listeners.0.freebind: unix:/s is no IP address; allowed: with host:port`}},
 		{"mode that locks the broker out", "listeners: [{address: \"unix:/s\", mode: 0060}]\n", []string{`f:1:40: listeners.0.mode: "0060" is not a mode of a socket that the broker can use; allowed: three octal digits as of chmod, 0600 to 0777`}},
 		{"mode with a bit too many", "listeners: [{address: \"unix:/s\", mode: 4660}]\n", []string{`f:1:40: listeners.0.mode: "4660" is not a mode of a socket that the broker can use; allowed: three octal digits as of chmod, 0600 to 0777`}},
+		{"socket of systemd without a name", "listeners: [{address: \"systemd:\", open: true}]\n", []string{`f:1:23: listeners.0.address: "" is not a name that systemd gives to a socket; allowed: FileDescriptorName= of the socket unit, or the name of the unit`}},
+		{"socket of systemd that nobody guards", "listeners: [{address: \"systemd:mqtt\"}]\n", []string{`f:1:23: listeners.0.address: systemd:mqtt can be reached from the network, and clients need no password; allowed: with auth.passwords set, or with open: true if everybody may come in`}},
+		{"freebind of a socket of systemd", "listeners: [{address: \"systemd:mqtt\", open: true, freebind: true}]\n", []string{`f:1:61: listeners.0.freebind: systemd:mqtt is no IP address; allowed: with host:port`}},
 		{"version that is not spoken", "listeners: [{address: \"unix:/s\", versions: [5.0, 4]}]\n", []string{`f:1:50: listeners.0.versions.1: "4" is not known; allowed: 3.1, 3.1.1, 5.0`}},
 		{"no version at all", "listeners: [{address: \"unix:/s\", versions: []}]\n", []string{`f:1:44: listeners.0.versions: the list is empty, nobody could connect; allowed: one version or more`}},
 		{"packets that cannot be delivered", "listeners: [{address: \"unix:/s\", max_packet: 2MiB}]\n", []string{`f:1:46: listeners.0.max_packet: is above limits.max_output (1MiB), so that the largest message could not be delivered; allowed: up to that`}},

@@ -68,14 +68,13 @@ func (d *decoder) listener(n *yaml.Node, c *Config, l *Listener) {
 		return
 	}
 	network, _ := l.Endpoint()
-	for key, unix := range map[string]bool{"freebind": false, "mode": true, "group": true} {
-		switch {
-		case !g.has(key) || unix == (network == "unix"):
-		case unix:
+	for _, key := range []string{"mode", "group"} {
+		if g.has(key) && network != "unix" {
 			d.failAt(g, key, "%s is no unix socket; allowed: with unix:/path", l.Address)
-		default:
-			d.failAt(g, key, "%s is no IP address; allowed: with host:port", l.Address)
 		}
+	}
+	if g.has("freebind") && !strings.HasPrefix(network, "tcp") {
+		d.failAt(g, "freebind", "%s is no IP address; allowed: with host:port", l.Address)
 	}
 	if g.has("versions") && l.Versions != nil && len(l.Versions) == 0 {
 		d.failAt(g, "versions", "the list is empty, nobody could connect; allowed: one version or more")
@@ -133,7 +132,7 @@ func (d *decoder) version(n *yaml.Node, dst *packet.Version) {
 
 // address reads where to listen: host:port with an IP address, or unix:path.
 func (d *decoder) address(n *yaml.Node, dst *string) {
-	const allowed = "127.0.0.1:1883, [::1]:1883, :1883 for all addresses, or unix:/path"
+	const allowed = "127.0.0.1:1883, [::1]:1883, :1883 for all addresses, unix:/path or systemd:NAME"
 	s, ok := d.scalar(n, allowed)
 	if !ok {
 		return
@@ -148,6 +147,15 @@ func (d *decoder) address(n *yaml.Node, dst *string) {
 		default:
 			*dst = "unix:" + path
 		}
+		return
+	}
+	if name, passed := strings.CutPrefix(s, "systemd:"); passed {
+		if name == "" || strings.ContainsFunc(name, func(r rune) bool { return r <= ' ' || r == ':' || r > '~' }) {
+			d.fail(n, "%.80q is not a name that systemd gives to a socket; allowed: FileDescriptorName= of the socket unit, "+
+				"or the name of the unit", name)
+			return
+		}
+		*dst = s
 		return
 	}
 	host, port, ok := cutPort(s)

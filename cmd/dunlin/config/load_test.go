@@ -225,7 +225,7 @@ func TestOverridesAreCheckedLikeTheFile(t *testing.T) {
 		{"name in a list", Overrides{Set: []string{"listeners.first.open=true"}}, `--set listeners.first.open=true: listeners is a list, and "first" is no index; allowed: 0 to 1`},
 		{"index behind the end", Overrides{Set: []string{"listeners.2.open=true"}}, `--set listeners.2.open=true: listeners has 1 items; allowed: index 0 to 1`},
 		{"open to the network", Overrides{Listen: []string{":1884"}}, `--listen :1884: listeners.0.address: :1884 can be reached from the network, and clients need no password; allowed: with auth.passwords set, or with open: true if everybody may come in`},
-		{"address", Overrides{Listen: []string{"1884"}}, `--listen 1884: listeners.0.address: "1884" is not an address with a port; allowed: 127.0.0.1:1883, [::1]:1883, :1883 for all addresses, or unix:/path`},
+		{"address", Overrides{Listen: []string{"1884"}}, `--listen 1884: listeners.0.address: "1884" is not an address with a port; allowed: 127.0.0.1:1883, [::1]:1883, :1883 for all addresses, unix:/path or systemd:NAME`},
 		{"value in a list given as YAML", Overrides{Set: []string{"listeners=[{adress: x}]"}}, `--set listeners=[{adress: x}]: listeners.0: unknown key "adress"; did you mean "address"?`},
 	} {
 		t.Run(tt.name, func(t *testing.T) {
