@@ -27,10 +27,9 @@ func (x *bench) at(o *Listener) *bench {
 
 func TestListenerRefusesOtherVersions(t *testing.T) { // [MQTT-3.1.2-2]
 	x := start(t)
-	both := []packet.Version{packet.V311, packet.V5}
-	for _, only := range both {
+	for _, only := range versions {
 		y := x.at(&Listener{Name: "one version", AllowAnonymous: true, Versions: []packet.Version{only}})
-		for _, v := range both {
+		for _, v := range versions {
 			want := packet.UnsupportedProtocolVersion
 			if v == only {
 				want = packet.Success
@@ -44,7 +43,7 @@ func TestListenerRefusesOtherVersions(t *testing.T) { // [MQTT-3.1.2-2]
 			}
 		}
 	}
-	for _, v := range both {
+	for _, v := range versions {
 		if _, a := x.connect(v, fmt.Sprint(v)); a.Code != packet.Success {
 			t.Errorf("another listener says %v", a.Code)
 		}
