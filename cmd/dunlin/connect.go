@@ -43,6 +43,10 @@ Broker:
   -k, --keepalive SECONDS
                          (60; 0 = off)
   -W, --timeout SECONDS  give up after that long (0 = never)
+  --reconnect            connect again when the connection is lost, at growing
+                         intervals; pub sends again what is not acknowledged,
+                         sub subscribes again; in 3.1.1 -c and -i keep what
+                         the broker has for us meanwhile
   --max-packet BYTES     the largest packet that we take *
   --receive-maximum N    how many messages may wait for our acknowledgement *
   --connect-property NAME=VALUE
@@ -78,7 +82,7 @@ type connection struct {
 	url, host, id, username, password, version string
 	port, keepAlive                            int
 	timeout                                    float64
-	keep                                       bool
+	keep, reconnect                            bool
 	expiry, receiveMaximum, maxPacket          uint64
 	user                                       pairs
 	will                                       client.Message
@@ -103,6 +107,7 @@ func connectOptions(fs *flag.FlagSet) *connection {
 	both(fs.StringVar, &c.version, "V", "protocol-version")
 	both(fs.IntVar, &c.keepAlive, "k", "keepalive")
 	both(fs.Float64Var, &c.timeout, "W", "timeout")
+	fs.BoolVar(&c.reconnect, "reconnect", false, "")
 	both(fs.BoolVar, &c.keep, "c", "disable-clean-session")
 	both(fs.Uint64Var, &c.expiry, "x", "session-expiry")
 	fs.Uint64Var(&c.expiry, "session-expiry-interval", 0, "") // as mosquitto_sub has it
@@ -274,6 +279,11 @@ func parseURL(s string) (*url.URL, error) {
 	return u, nil
 }
 
+// lasting reports whether the command line says how long the session lasts.
+func (c *connection) lasting() bool {
+	return c.keep || given(c.fs, "x", "session-expiry", "session-expiry-interval")
+}
+
 // checkSession says how long the session lasts.
 func (c *connection) checkSession(o *client.Options) error {
 	timed := given(c.fs, "x", "session-expiry", "session-expiry-interval")
@@ -371,20 +381,13 @@ func (c *connection) context() (context.Context, func()) {
 	}
 }
 
-// dial connects, and says what to do where that is known.
-func (c *call) dial(ctx context.Context, o client.Options) (*client.Client, error) {
-	if o.TLS != nil && o.TLS.InsecureSkipVerify {
-		fmt.Fprintf(c.err, "dunlin %s: --insecure: the certificate of the broker is NOT CHECKED; whoever stands in between\n"+
-			"can read the password and every message, and change them\n", c.name)
+// link returns the connection, which is not opened yet.
+func (c *call) link(conn *connection, o client.Options) *link {
+	if conn.reconnect && !conn.lasting() && o.Version == packet.V5 {
+		// A session that outlasts an outage, and not us.
+		o.SessionExpiry, o.EndSession = sessionOfReconnect, true
 	}
-	cl, err := client.Dial(ctx, o)
-	if err == nil {
-		return cl, nil
-	}
-	if ctx.Err() != nil {
-		return nil, context.Cause(ctx) // and not how the dialer felt about it
-	}
-	return nil, advise(err, o)
+	return &link{call: c, o: o, again: conn.reconnect}
 }
 
 // advise adds to the error of a connection what may help.

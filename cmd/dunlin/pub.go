@@ -132,16 +132,15 @@ func pub(c *call) error {
 	}
 	ctx, stop := conn.context()
 	defer stop()
-	cl, err := c.dial(ctx, o)
-	if err != nil {
-		return err
+	l := c.link(conn, o)
+	if err = l.open(ctx); err == nil {
+		if p.lines {
+			err = p.publishLines(ctx, l, c.in)
+		} else {
+			err = p.publishRepeatedly(ctx, l)
+		}
 	}
-	if p.lines {
-		err = p.publishLines(ctx, cl, c.in)
-	} else {
-		err = p.publishRepeatedly(ctx, cl)
-	}
-	return finish(ctx, cl, err)
+	return finish(ctx, l, err)
 }
 
 // publication is what pub publishes, and how often.
@@ -153,9 +152,9 @@ type publication struct {
 	tick     <-chan time.Time
 }
 
-func (p *publication) publishRepeatedly(ctx context.Context, cl *client.Client) error {
+func (p *publication) publishRepeatedly(ctx context.Context, l *link) error {
 	for range p.repeat {
-		if err := p.publish(ctx, cl, p.message); err != nil {
+		if err := p.publish(ctx, l, p.message); err != nil {
 			return err
 		}
 	}
@@ -163,12 +162,15 @@ func (p *publication) publishRepeatedly(ctx context.Context, cl *client.Client) 
 }
 
 // publish waits for its time and publishes a message.
-func (p *publication) publish(ctx context.Context, cl *client.Client, m client.Message) error {
-	if p.tick != nil {
+func (p *publication) publish(ctx context.Context, l *link, m client.Message) error {
+	for waiting := p.tick != nil; waiting; {
 		select {
 		case <-p.tick:
-		case <-cl.Done():
-			return cl.Err()
+			waiting = false
+		case <-l.Done():
+			if err := l.restore(ctx, l.Err()); err != nil {
+				return err
+			}
 		case <-ctx.Done():
 			return context.Cause(ctx)
 		}
@@ -176,22 +178,42 @@ func (p *publication) publish(ctx context.Context, cl *client.Client, m client.M
 	if p.interval > 0 {
 		p.tick = time.After(p.interval)
 	}
-	return cl.Publish(ctx, m)
+	for {
+		err := l.Publish(ctx, m)
+		if err == nil {
+			return nil
+		}
+		if err = l.restore(ctx, err); err != nil {
+			return err
+		}
+	}
 }
 
 // finish waits for the acknowledgements of what was sent, also if something went wrong on the way,
 // and closes.
-func finish(ctx context.Context, cl *client.Client, err error) error {
-	if flushed := cl.Flush(ctx); err == nil {
-		err = flushed
+func finish(ctx context.Context, l *link, err error) error {
+	if l.Client == nil {
+		return err // there was no connection
 	}
-	switch n := cl.Unacknowledged(); {
+	for {
+		flushed := l.Flush(ctx)
+		if err == nil && flushed != nil {
+			if flushed = l.restore(ctx, flushed); flushed == nil {
+				continue
+			}
+		}
+		if err == nil {
+			err = flushed
+		}
+		break
+	}
+	switch n := l.Unacknowledged(); {
 	case n == 1:
 		err = fmt.Errorf("%w; 1 message is not acknowledged", err)
 	case n > 1:
 		err = fmt.Errorf("%w; %d messages are not acknowledged", err, n)
 	}
-	if closed := cl.Close(); err == nil && closed != nil && !errors.Is(closed, client.ErrClosed) {
+	if closed := l.Close(); err == nil && closed != nil && !errors.Is(closed, client.ErrClosed) {
 		err = closed
 	}
 	return err
@@ -218,7 +240,7 @@ func readMessage(name string, in io.Reader) ([]byte, error) {
 }
 
 // publishLines publishes each line of in until its end, or until the connection or ctx ends.
-func (p *publication) publishLines(ctx context.Context, cl *client.Client, in io.Reader) error {
+func (p *publication) publishLines(ctx context.Context, l *link, in io.Reader) error {
 	type line struct {
 		text []byte
 		err  error // io.EOF behind the last
@@ -242,23 +264,25 @@ func (p *publication) publishLines(ctx context.Context, cl *client.Client, in io
 	}()
 	for {
 		select {
-		case l := <-lines:
-			if errors.Is(l.err, io.EOF) {
+		case next := <-lines:
+			if errors.Is(next.err, io.EOF) {
 				return nil
 			}
-			if l.err != nil {
-				return fmt.Errorf("standard input cannot be read: %w", l.err)
+			if next.err != nil {
+				return fmt.Errorf("standard input cannot be read: %w", next.err)
 			}
 			m := p.message
-			m.Payload = l.text
+			m.Payload = next.text
 			if err := checkFormat(&m); err != nil {
 				return errors.New(err.Error()) // the command line is right
 			}
-			if err := p.publish(ctx, cl, m); err != nil {
+			if err := p.publish(ctx, l, m); err != nil {
 				return err
 			}
-		case <-cl.Done():
-			return cl.Err()
+		case <-l.Done():
+			if err := l.restore(ctx, l.Err()); err != nil {
+				return err
+			}
 		case <-ctx.Done():
 			return context.Cause(ctx)
 		}

@@ -54,6 +54,8 @@ type subscription struct {
 	out         []string // filters of what is not printed
 	fresh       bool     // retained messages are not printed; 3.1.1 cannot ask for that
 	count       int      // 0 = no end
+
+	subscribed bool // once, in this session
 }
 
 func sub(c *call) error {
@@ -139,15 +141,16 @@ func sub(c *call) error {
 	}
 	ctx, stop := conn.context()
 	defer stop()
-	cl, err := c.dial(ctx, o)
-	if err != nil {
-		return err
-	}
-	err = s.subscribe(ctx, cl)
+	l := c.link(conn, o)
+	l.ready = s.subscribe
+	err = l.open(ctx)
 	if err == nil && !exit {
-		err = s.print(ctx, cl, p)
+		err = s.print(ctx, l, p)
 	}
-	closed := cl.Close()
+	if l.Client == nil {
+		return err // there was no connection
+	}
+	closed := l.Close()
 	switch {
 	case errors.Is(err, errInterrupted) && s.count == 0:
 		return nil // what was asked for
@@ -184,7 +187,13 @@ func checkFilter(filter string) error {
 // subscribe ends the subscriptions that are not wanted any more and asks for the others. One that
 // is refused is an error, even if others are not: somebody who asks for two topics does not want
 // to wait for messages of one.
+//
+// A session that the broker has kept over an outage has its subscriptions: asking again would
+// bring the retained messages again.
 func (s *subscription) subscribe(ctx context.Context, cl *client.Client) error {
+	if s.subscribed && cl.SessionPresent() {
+		return nil
+	}
 	var refused []error
 	if len(s.unsubscribe) > 0 {
 		codes, err := cl.Unsubscribe(ctx, s.unsubscribe)
@@ -208,16 +217,23 @@ func (s *subscription) subscribe(ctx context.Context, cl *client.Client) error {
 			}
 		}
 	}
-	return errors.Join(refused...)
+	if len(refused) > 0 {
+		return errors.Join(refused...)
+	}
+	s.subscribed = true
+	return nil
 }
 
 // print prints count messages, or messages without end if it is 0. What it leaves out does not
 // count, and is acknowledged all the same.
-func (s *subscription) print(ctx context.Context, cl *client.Client, p *printer) error {
+func (s *subscription) print(ctx context.Context, l *link, p *printer) error {
 	for n := 0; s.count == 0 || n < s.count; {
-		m, err := cl.Receive(ctx)
+		m, err := l.Receive(ctx)
 		if err != nil {
-			return errors.Join(err, p.flush())
+			if err = l.restore(ctx, err); err != nil {
+				return err
+			}
+			continue
 		}
 		if s.wants(&m) {
 			p.print(&m)
@@ -225,7 +241,7 @@ func (s *subscription) print(ctx context.Context, cl *client.Client, p *printer)
 		}
 		// At QoS 0 a line may wait for those that are here already; an acknowledgement may not
 		// leave before its message is printed.
-		if m.QoS == 0 && cl.Waiting() > 0 && n != s.count {
+		if m.QoS == 0 && l.Waiting() > 0 && n != s.count {
 			continue
 		}
 		if err := p.flush(); err != nil {

@@ -47,10 +47,15 @@ type Options struct {
 	WillDelay     uint32      // seconds, MQTT 5.0 only
 	TLS           *tls.Config // nil = none; not for a unix socket
 
+	// Resume is the last connection of this client, which has ended; nil = none. The new one
+	// takes over what was not finished: see Resend.
+	Resume *Client
+
 	// MQTT 5.0 only, as all that follows.
 	ReceiveMaximum    uint16 // messages at QoS 1 and 2 that wait for us at once; 0 = a window of ours
 	MaximumPacketSize uint32 // bytes, 0 = no limit
 	TopicAliasMaximum uint16 // the broker may use aliases up to that one
+	EndSession        bool   // Close ends the session, whatever SessionExpiry says
 	UserProperties    []byte // as in packet.Connect
 }
 
@@ -89,6 +94,7 @@ type Client struct {
 	taken   chan struct{}  // Receive made room in the inbox; holds one
 	done    chan struct{}  // closed when the reader has ended
 	closing chan struct{}  // closed by Close
+	broken  chan struct{}  // closed when a write has failed
 	reader  sync.WaitGroup // the goroutine read
 
 	mu        sync.Mutex // guards what follows; held while writing, so that packets stay whole
@@ -96,6 +102,7 @@ type Client struct {
 	lastWrite time.Time
 	pinged    time.Time // when the PINGREQ left that is not answered; zero = none
 	nextID    packet.ID
+	number    uint64 // of the last message of ours at QoS 1 or 2
 	flight    map[packet.ID]*outgoing
 	inbox     []incoming
 	unread    *incoming          // given out by Receive, not acknowledged yet
@@ -105,24 +112,40 @@ type Client struct {
 	aliases   map[uint16]string // of ours, that the broker knows
 	names     map[uint16]string // of the broker's, that we know
 	refused   error             // first refusal of a message since the last Flush
+	failed    error             // of the first write that failed
 	err       error             // why the reader ended
+
+	id  string // given by us or the broker
+	end bool   // Options.EndSession
 }
 
 // outgoing is a message that waits for its acknowledgement.
 type outgoing struct {
-	topic    string
-	released bool // QoS 2: PUBREL has left
+	Message
+	number   uint64 // messages are sent again in the order of their numbers
+	sent     bool   // over this connection
+	released bool   // QoS 2: PUBREL has left
 }
 
 // incoming is a message with the packet id to acknowledge it by.
 type incoming struct {
 	Message
-	id packet.ID
+	id packet.ID // 0 = there is nothing to acknowledge
 }
+
+// Connection is what a broker refuses with its CONNACK.
+const Connection = "the connection"
+
+// Limit says what the broker cannot take, which its CONNACK told.
+type Limit struct{ text string }
+
+func (l *Limit) Error() string { return l.text }
+
+func limitf(format string, args ...any) error { return &Limit{fmt.Sprintf(format, args...)} }
 
 // Refused says that the broker did not take something, with its reason.
 type Refused struct {
-	What   string // "the connection", "the message to a/b"
+	What   string // Connection, "the message to a/b"
 	Code   packet.ReasonCode
 	Reason string // Reason String of the broker, "" = none
 }
@@ -142,6 +165,8 @@ func words(code packet.ReasonCode, reason string) string {
 
 // ErrClosed is returned by calls after Close.
 var ErrClosed = errors.New("the connection is closed")
+
+var errAbandoned = errors.New("the connection is given up")
 
 // Dial connects and waits for the CONNACK. The error is a *Refused if the broker answered and
 // said no.
@@ -178,6 +203,9 @@ func connect(ctx context.Context, conn net.Conn, o Options) (*Client, error) {
 		taken:    make(chan struct{}, 1),
 		done:     make(chan struct{}),
 		closing:  make(chan struct{}),
+		broken:   make(chan struct{}),
+		id:       o.ClientID,
+		end:      o.EndSession && o.SessionExpiry > 0 && o.Version == packet.V5,
 		flight:   make(map[packet.ID]*outgoing),
 		received: make(map[packet.ID]bool),
 		aliases:  make(map[uint16]string),
@@ -192,6 +220,9 @@ func connect(ctx context.Context, conn net.Conn, o Options) (*Client, error) {
 	if err != nil {
 		conn.Close()
 		return nil, err
+	}
+	if o.Resume != nil {
+		c.inherit(o.Resume)
 	}
 	// The reader: ended by the connection, which Close closes; Close waits for it.
 	c.reader.Go(func() { c.read(in, o) })
@@ -252,10 +283,13 @@ func (c *Client) handshake(o Options) (rest []byte, err error) {
 		return nil, fmt.Errorf("the CONNACK of the broker is wrong: %w", err)
 	}
 	if a.Code >= packet.UnspecifiedError {
-		return nil, &Refused{What: "the connection", Code: a.Code, Reason: string(a.Reason)}
+		return nil, &Refused{What: Connection, Code: a.Code, Reason: string(a.Reason)}
 	}
 	if v != c.version {
 		return nil, errors.New("the broker answered a CONNECT of MQTT 5.0 with a CONNACK of 3.1.1")
+	}
+	if a.AssignedClientID != nil {
+		c.id = string(a.AssignedClientID)
 	}
 	c.connack = a // of which nothing is used that aliases body
 	if a.HasServerKeepAlive {
@@ -271,6 +305,9 @@ func (c *Client) handshake(o Options) (rest []byte, err error) {
 // SessionPresent reports whether the broker had a session of this client.
 func (c *Client) SessionPresent() bool { return c.connack.SessionPresent }
 
+// ClientID returns the Client Identifier, which the broker may have chosen.
+func (c *Client) ClientID() string { return c.id }
+
 // Done is closed when the connection has ended.
 func (c *Client) Done() <-chan struct{} { return c.done }
 
@@ -282,8 +319,9 @@ func (c *Client) Err() error {
 }
 
 // Publish sends a message. At QoS 0 it returns when the message is written. At QoS 1 and 2 it
-// first waits until fewer than a window of messages are unacknowledged, and returns when the
-// message is written: Flush waits for the acknowledgements.
+// first waits until fewer than a window of messages are unacknowledged. If it returns nil the
+// message is among those, also if the connection broke meanwhile; Flush waits for the
+// acknowledgements. The payload must not change before that.
 func (c *Client) Publish(ctx context.Context, m Message) error {
 	p := m.packet()
 	if err := c.acceptable(&m, &p); err != nil {
@@ -296,6 +334,21 @@ func (c *Client) Publish(ctx context.Context, m Message) error {
 	}
 	c.mu.Lock()
 	defer c.mu.Unlock()
+	if c.err != nil {
+		return c.err
+	}
+	if m.QoS == 0 {
+		return c.said(c.send(&p, &m))
+	}
+	p.ID = c.freeID()
+	c.number++
+	c.flight[p.ID] = &outgoing{Message: m, number: c.number, sent: true}
+	c.said(c.send(&p, &m)) // who waits for the acknowledgement is told
+	return nil
+}
+
+// send writes a PUBLISH, with the alias of the message if it has one. mu is held.
+func (c *Client) send(p *packet.Publish, m *Message) error {
 	if alias := m.TopicAlias; alias > 0 && c.version == packet.V5 {
 		p.TopicAlias = alias
 		if c.aliases[alias] == m.Topic {
@@ -303,12 +356,8 @@ func (c *Client) Publish(ctx context.Context, m Message) error {
 		}
 		c.aliases[alias] = m.Topic
 	}
-	if m.QoS > 0 {
-		p.ID = c.freeID()
-		c.flight[p.ID] = &outgoing{topic: m.Topic}
-	}
-	c.out, _ = packet.AppendPublish(c.out[:0], &p, c.version)
-	return c.said(c.write(c.out))
+	c.out, _ = packet.AppendPublish(c.out[:0], p, c.version)
+	return c.write(c.out)
 }
 
 // acceptable says why the broker would not take the message, as far as its CONNACK tells.
@@ -319,17 +368,17 @@ func (c *Client) acceptable(m *Message, p *packet.Publish) error {
 	}
 	switch a := &c.connack; {
 	case size > packet.MaxRemaining:
-		return fmt.Errorf("the message to %s makes a packet of %d bytes, MQTT has room for %d", m.Topic, size, packet.MaxRemaining)
+		return limitf("the message to %s makes a packet of %d bytes, MQTT has room for %d", m.Topic, size, packet.MaxRemaining)
 	case a.MaximumPacketSize > 0 && uint64(size) > uint64(a.MaximumPacketSize):
-		return fmt.Errorf("the message to %s makes a packet of %d bytes, the broker takes %d", m.Topic, size, a.MaximumPacketSize)
+		return limitf("the message to %s makes a packet of %d bytes, the broker takes %d", m.Topic, size, a.MaximumPacketSize)
 	case a.HasMaximumQoS && m.QoS > a.MaximumQoS:
-		return fmt.Errorf("the broker takes messages up to QoS %d", a.MaximumQoS)
+		return limitf("the broker takes messages up to QoS %d", a.MaximumQoS)
 	case a.RetainUnavailable && m.Retain:
-		return errors.New("the broker keeps no retained messages")
+		return limitf("the broker keeps no retained messages")
 	case m.TopicAlias > a.TopicAliasMaximum && a.TopicAliasMaximum == 0 && c.version == packet.V5:
-		return errors.New("the broker takes no topic alias")
+		return limitf("the broker takes no topic alias")
 	case m.TopicAlias > a.TopicAliasMaximum && c.version == packet.V5:
-		return fmt.Errorf("the broker takes no topic alias above %d", a.TopicAliasMaximum)
+		return limitf("the broker takes no topic alias above %d", a.TopicAliasMaximum)
 	}
 	return nil
 }
@@ -358,7 +407,7 @@ func (c *Client) Unacknowledged() int {
 // their acknowledgement waits, too, and that is what holds the broker back.
 func (c *Client) Subscribe(ctx context.Context, id uint32, filters []packet.Subscription) ([]packet.ReasonCode, error) {
 	if id > 0 && c.connack.SubIDUnavailable {
-		return nil, errors.New("the broker takes no subscription identifiers")
+		return nil, limitf("the broker takes no subscription identifiers")
 	}
 	return c.ask(ctx, len(filters), packet.SUBSCRIBE, func(b []byte, p packet.ID) []byte {
 		return packet.AppendSubscribe(b, p, id, filters, c.version)
@@ -385,7 +434,7 @@ func (c *Client) ask(ctx context.Context, n int, what packet.Type, request func(
 	if limit > 0 && uint64(len(c.out)) > uint64(limit) {
 		c.waitingID = 0
 		c.mu.Unlock()
-		return nil, fmt.Errorf("the %v has %d bytes, the broker takes %d", what, len(c.out), limit)
+		return nil, limitf("the %v has %d bytes, the broker takes %d", what, len(c.out), limit)
 	}
 	err := c.said(c.write(c.out))
 	c.mu.Unlock()
@@ -438,7 +487,7 @@ func (c *Client) acknowledge() error {
 	defer c.mu.Unlock()
 	m := c.unread
 	c.unread = nil
-	if m == nil || m.QoS == 0 {
+	if m == nil || m.QoS == 0 || m.id == 0 {
 		return nil
 	}
 	a := packet.Ack{Type: packet.PUBACK, ID: m.id}
@@ -447,6 +496,19 @@ func (c *Client) acknowledge() error {
 		c.received[m.id] = true
 	}
 	return c.said(c.writeAck(&a))
+}
+
+// Abandon ends the connection without a DISCONNECT, as a loss of the link does, for another to
+// resume it. It returns when the reader has ended.
+func (c *Client) Abandon() {
+	c.mu.Lock()
+	if c.failed == nil {
+		c.failed = errAbandoned
+		close(c.broken)
+	}
+	c.mu.Unlock()
+	c.conn.Close()
+	<-c.done
 }
 
 // Close acknowledges what was received, says DISCONNECT and returns when the reader has ended.
@@ -461,7 +523,7 @@ func (c *Client) Close() error {
 	c.mu.Lock()
 	close(c.closing)
 	if err == nil {
-		c.out = packet.AppendDisconnect(c.out[:0], &packet.Disconnect{}, c.version)
+		c.out = packet.AppendDisconnect(c.out[:0], &packet.Disconnect{HasSessionExpiry: c.end}, c.version)
 		err = c.write(c.out)
 	}
 	c.mu.Unlock()
@@ -505,20 +567,26 @@ func (c *Client) freeID() packet.ID {
 }
 
 // said gives the reader a moment to find out why a write failed: the broker may have said so in
-// a DISCONNECT. mu is held by the caller, and not while it waits.
+// a DISCONNECT. The connection has then ended. mu is held by the caller, and not while it waits.
 func (c *Client) said(err error) error {
 	if err == nil {
 		return nil
+	}
+	if c.failed == nil {
+		c.failed = err
+		close(c.broken)
 	}
 	c.mu.Unlock()
 	defer c.mu.Lock()
 	select {
 	case <-c.done:
-		return c.err // final once done is closed
 	case <-c.closing:
+		return err
 	case <-time.After(reasonTimeout):
+		c.conn.Close()
+		<-c.done
 	}
-	return err
+	return c.err // final once done is closed
 }
 
 // write sends whole packets. mu is held, except before there is a reader.

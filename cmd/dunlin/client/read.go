@@ -63,17 +63,24 @@ func (c *Client) read(in []byte, o Options) {
 	c.mu.Lock()
 	c.err = nil
 	c.err = c.lost(err)
-	if said, ok := errors.AsType[*disconnected](err); ok {
+	if said, ok := errors.AsType[*Disconnected](err); ok {
 		c.err = said
+	} else if c.failed != nil && errors.Is(err, net.ErrClosed) {
+		c.err = c.failed
 	}
 	c.mu.Unlock()
 	close(c.done)
 }
 
-// disconnected is the DISCONNECT of the broker in words.
-type disconnected struct{ text string }
+// Disconnected is the DISCONNECT of the broker.
+type Disconnected struct {
+	Code   packet.ReasonCode
+	Reason string // Reason String, "" = none
+}
 
-func (d *disconnected) Error() string { return d.text }
+func (d *Disconnected) Error() string {
+	return "the broker ended the connection: " + words(d.Code, d.Reason)
+}
 
 func (c *Client) packets(in *frames, aliases uint16) error {
 	for {
@@ -158,6 +165,8 @@ func (c *Client) holdBack() bool {
 			if err != nil {
 				return true // the read that follows says what is wrong
 			}
+		case <-c.broken:
+			return true // likewise
 		case <-c.closing:
 			return false
 		}
@@ -206,7 +215,7 @@ func (c *Client) handle(h packet.Header, body []byte, aliases uint16) error {
 		if err != nil {
 			return wrong(h, err)
 		}
-		return &disconnected{"the broker ended the connection: " + words(d.Code, string(d.Reason))}
+		return &Disconnected{Code: d.Code, Reason: string(d.Reason)}
 	}
 	return fmt.Errorf("the broker sent %v, which is not for clients", h.Type)
 }
@@ -281,7 +290,7 @@ func (c *Client) ack(a *packet.Ack) error {
 	}
 	if a.Code >= packet.UnspecifiedError && !m.released {
 		if c.refused == nil {
-			c.refused = &Refused{What: "the message to " + m.topic, Code: a.Code, Reason: string(a.Reason)}
+			c.refused = &Refused{What: "the message to " + m.Topic, Code: a.Code, Reason: string(a.Reason)}
 		}
 		delete(c.flight, a.ID)
 		return nil
