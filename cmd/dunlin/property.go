@@ -50,7 +50,7 @@ func (p *properties) apply(m *client.Message) error {
 	t := &m.Properties
 	if is("expiry") {
 		if p.expiry > math.MaxUint32 {
-			return usagef("--%sexpiry %d is out of range; allowed: 0 to %d", p.prefix, p.expiry, math.MaxUint32)
+			return usagef("--%sexpiry %d is out of range; allowed: 0 to %d", p.prefix, p.expiry, uint32(math.MaxUint32))
 		}
 		m.Expiry, m.HasExpiry = uint32(p.expiry), true
 	}
