@@ -96,6 +96,9 @@ func (b *Broker) endSession(m *member, t durable.Token) {
 	}
 	m.ended = true
 	m.epoch++
+	if n := m.state.Pending(); n > 0 {
+		b.dropAll(DropSessionEnded, m.clientID, "", n)
+	}
 	for i := range m.subs {
 		b.index.Unsubscribe(m.subs[i].Filter, m.receiver)
 		if b.observer != nil {

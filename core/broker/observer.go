@@ -34,7 +34,8 @@ type Observer interface {
 	// Delivered announces a PUBLISH that is queued for the socket of a client; at QoS 1 and 2 it
 	// may not arrive, and be sent again.
 	Delivered(Delivery)
-	// Dropped announces a message that does not get where it was to go.
+	// Dropped announces messages that do not get where they were to go: one at a time, but for
+	// those of a session that ends.
 	Dropped(Drop)
 }
 
@@ -95,11 +96,12 @@ type Delivery struct {
 	Dup      bool // it was sent before, on an earlier connection
 }
 
-// Drop is about a message that does not get where it was to go.
+// Drop is about messages that do not get where they were to go.
 type Drop struct {
 	Reason   DropReason
 	ClientID string // of the receiver; of the publisher where nobody gets the message; "" = an uplink
-	Topic    string
+	Topic    string // "" = of those of a session that has ended
+	Messages int
 }
 
 // DropReason is why a message was dropped.
@@ -116,6 +118,7 @@ const (
 	DropPublishDenied                   // the publisher may not publish to the topic
 	DropRetainedFull                    // delivered, but not retained: the retained store is full
 	DropBadPayload                      // its payload is not the UTF-8 that it claims to be
+	DropSessionEnded                    // queued, or sent and not acknowledged, when the receiver's session ended
 	dropReasons       int        = iota
 )
 
@@ -130,6 +133,7 @@ var dropNames = [dropReasons]string{
 	DropPublishDenied: "publish_denied",
 	DropRetainedFull:  "retained_full",
 	DropBadPayload:    "bad_payload",
+	DropSessionEnded:  "session_ended",
 }
 
 // String is the reason as one word, "queue_full".
@@ -160,10 +164,12 @@ func (Unobserved) Delivered(Delivery) {}
 func (Unobserved) Dropped(Drop) {}
 
 // drop counts a message that does not get where it was to go. All of them come through here.
-func (b *Broker) drop(why DropReason, clientID, topic string) {
-	*b.counters.dropped(why)++
+func (b *Broker) drop(why DropReason, clientID, topic string) { b.dropAll(why, clientID, topic, 1) }
+
+func (b *Broker) dropAll(why DropReason, clientID, topic string, messages int) {
+	*b.counters.dropped(why) += uint64(messages)
 	if b.observer != nil {
-		b.observer.Dropped(Drop{Reason: why, ClientID: clientID, Topic: topic})
+		b.observer.Dropped(Drop{Reason: why, ClientID: clientID, Topic: topic, Messages: messages})
 	}
 }
 
@@ -190,6 +196,8 @@ func (k *Counters) dropped(why DropReason) *uint64 {
 		return &k.RetainedRefused
 	case DropBadPayload:
 		return &k.BadPayloads
+	case DropSessionEnded:
+		return &k.DroppedEnded
 	}
 	panic("broker: internal error: a drop without a reason")
 }

@@ -44,7 +44,12 @@ func (w *witness) Published(p Publication) {
 func (w *witness) Delivered(d Delivery) {
 	w.add("delivered %s %s %d bytes %d %v %v", d.ClientID, d.Topic, d.Bytes, d.QoS, d.Retain, d.Dup)
 }
-func (w *witness) Dropped(d Drop) { w.add("dropped %q %s: %v", d.ClientID, d.Topic, d.Reason) }
+func (w *witness) Dropped(d Drop) {
+	w.add("dropped %q %s: %v", d.ClientID, d.Topic, d.Reason)
+	if d.Messages != 1 {
+		w.add("%d of them", d.Messages)
+	}
+}
 
 // told waits for the last of the lines and compares all.
 func (x *bench) told(w *witness, want ...string) {
@@ -165,6 +170,33 @@ func TestObserverIsToldWhatIsDropped(t *testing.T) {
 		`published "p" a/r=r 0 true`,
 		`published "p" a/s=r 0 true`,
 		`dropped "p" a/s: retained_full`)
+}
+
+func TestObserverIsToldOfTheQueueOfASessionThatEnds(t *testing.T) {
+	x, seen := watched(t)
+	for _, v := range []packet.Version{packet.V311, packet.V5} {
+		x.offline(v, "away", "a", 1)
+		p, _ := x.connect(v, "p")
+		for i := range 3 {
+			p.publish("a", "x", 1, packet.ID(i+1))
+			p.expect(packet.PUBACK)
+		}
+		x.do(func() { seen.lines = nil })
+		x.connect(v, "away") // with a clean start [MQTT-3.1.2-4]
+		x.told(seen,
+			`dropped "away" : session_ended`,
+			`3 of them`,
+			`unsubscribed away a`,
+			fmt.Sprintf(`connected away "" %d`, v))
+		x.do(func() {
+			if n := x.b.counters.DroppedEnded; n != 3 {
+				t.Errorf("%d are counted, want 3", n)
+			}
+			x.b.counters.DroppedEnded = 0
+			seen.lines = nil
+		})
+		x.until("the broker is idle", func() bool { return x.b.undecided == 0 })
+	}
 }
 
 func TestEveryDropReasonHasANameAndACounter(t *testing.T) {

@@ -151,6 +151,7 @@ type Counters struct {
 	DroppedDenied    uint64 // the receiver may not read the topic
 	DroppedStore     uint64 // could not be stored and were not acknowledged
 	DroppedUplink    uint64 // QoS 2, refused by an uplink and not acknowledged
+	DroppedEnded     uint64 // queued, or not acknowledged, when their session ended
 	Expired          uint64 // past their Message Expiry Interval when their turn came
 	DeniedPublishes  uint64
 	BadPayloads      uint64 // not the UTF-8 that they claim to be

@@ -76,6 +76,7 @@ func TestSysHasTheTopicsThatUsersKnow(t *testing.T) {
 		subscriptions/count retained_messages/count
 		dropped/output dropped/queue_full dropped/too_large dropped/denied dropped/expired
 		dropped/not_stored dropped/uplink_full dropped/publish_denied dropped/retained_full dropped/bad_payload
+		dropped/session_ended
 		loop/drift loop/drift/maximum`) {
 		want = append(want, sysBroker+strings.ReplaceAll(name, "_messages/", " messages/"))
 	}
