@@ -67,7 +67,7 @@ func TestSysHasTheTopicsThatUsersKnow(t *testing.T) {
 	w.subscribe("$SYS/#", 1)
 	got := w.got(true)
 	var want []string
-	for _, name := range strings.Fields(`
+	for name := range strings.FieldsSeq(`
 		version uptime
 		clients/total clients/connected clients/disconnected clients/maximum clients/expired
 		messages/received messages/sent messages/stored store/messages/count
