@@ -122,7 +122,17 @@ func FuzzConnection(f *testing.F) {
 	}
 	f.Add(byte(5), []byte("\x30\x07\x00\x01a\x03\x23\x00\x01\x30\x06\x00\x00\x03\x23\x00\x01"), []byte{4})
 	f.Add(byte(5), []byte("\x82\x0f\x00\x01\x00\x00\x09$share/g/\x00"), []byte{})
-	f.Add(byte(5), []byte("\x82\x07\x00\x01\x00\x00\x01a"), []byte{})
+	for _, broken := range []string{
+		"\x82\x06\x00\x01\x00\x00\x01a", // SUBSCRIBE without its options
+		"\xA2\x03\x00\x01\x00",          // UNSUBSCRIBE without a filter
+		"\x36\x06\x00\x01a\x00\x01\x00", // PUBLISH at QoS 3
+		"\x30\x04\x00\x01#\x00",         // to a wildcard
+		"\x62\x01\x00",                  // PUBREL with half a packet id
+		"\xC0\x01\x00",                  // PINGREQ with a body
+		"\x20\x03\x00\x00\x00",          // CONNACK
+	} {
+		f.Add(byte(5), []byte(broken), []byte{})
+	}
 	f.Add(byte(5), []byte{0x30, 0xFF, 0xFF, 0xFF, 0x7F}, []byte{1, 1, 1})
 	f.Add(byte(0), []byte("GET / HTTP/1.1\r\n\r\n"), []byte{7})
 	f.Add(byte(0), []byte{}, []byte{})
