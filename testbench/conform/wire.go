@@ -177,7 +177,6 @@ func serverPacketsFromAClientClose(t *T) {
 }
 
 func rubbishClosesWithReason(t *T) {
-	none := t.props("")
 	t.refuses(false,
 		fault{"PUBLISH without a topic", frame(0x30, "\x00"), malformed},
 		fault{"topic beyond the packet", frame(0x30, "\x00\x09abc"), malformed},
@@ -187,7 +186,6 @@ func rubbishClosesWithReason(t *T) {
 	t.refuses(true,
 		fault{"bytes behind the payload", t.greeting("MQTT", byte(t.v), 2, "", str(t.id("x"))+"more"), malformed},
 		fault{"payload cut short", t.greeting("MQTT", byte(t.v), 2, "", "\x00\x09abc"), malformed})
-	_ = none
 }
 
 func qos3Closes(t *T) {
