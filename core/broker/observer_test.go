@@ -28,12 +28,14 @@ func (w *witness) Connected(p Peer) {
 	}
 	w.add("connected %s %q %d", p.ClientID, p.Identity.User, p.Version)
 }
+
 func (w *witness) Disconnected(p Peer, e Ending) {
 	if !strings.HasPrefix(p.Remote, "127.0.0.1:") {
 		w.add("a stranger: %+v", p)
 	}
 	w.add("disconnected %s: %d, %v", p.ClientID, e.By, e)
 }
+
 func (w *witness) Subscribed(id string, s durable.Subscription) {
 	w.add("subscribed %s %s %d", id, s.Filter, s.QoS)
 }
@@ -41,9 +43,11 @@ func (w *witness) Unsubscribed(id, filter string) { w.add("unsubscribed %s %s", 
 func (w *witness) Published(p Publication) {
 	w.add("published %q%s %s=%s %d %v", p.ClientID, p.Source, p.Topic, p.Payload, p.QoS, p.Retain)
 }
+
 func (w *witness) Delivered(d Delivery) {
 	w.add("delivered %s %s %d bytes %d %v %v", d.ClientID, d.Topic, d.Bytes, d.QoS, d.Retain, d.Dup)
 }
+
 func (w *witness) Dropped(d Drop) {
 	w.add("dropped %q %s: %v", d.ClientID, d.Topic, d.Reason)
 	if d.Messages != 1 {
