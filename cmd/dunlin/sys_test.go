@@ -1,10 +1,14 @@
 package main
 
-import "testing"
+import (
+	"strings"
+	"testing"
+)
 
 func TestSysIsPublishedAsConfigured(t *testing.T) {
 	at := startBroker(t, "sys.interval=1s")
-	dunlin(t, "", args("sub", at, "-v", "-t", "$SYS/broker/version", "-C", "1")...).check(t, 0, "$SYS/broker/version dunlin version dev\n", "")
+	version := strings.Fields(dunlin(t, "", "version").out)[1]
+	dunlin(t, "", args("sub", at, "-v", "-t", "$SYS/broker/version", "-C", "1")...).check(t, 0, "$SYS/broker/version dunlin version "+version+"\n", "")
 	// A second value can only come from the timer.
 	r := dunlin(t, "", args("sub", at, "-t", "$SYS/broker/uptime", "-C", "2")...)
 	if r.code != 0 {

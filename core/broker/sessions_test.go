@@ -359,8 +359,7 @@ func restart(t *testing.T, of *bench, change ...func(*Options)) *bench {
 	kept := of.store.restored()
 	s := newFakeStore()
 	x := start(t, append([]func(*Options){func(o *Options) {
-		s.number, s.seq, s.records = of.store.number, of.store.seq, of.store.records
-		s.outgoing, s.incoming, s.sessions = of.store.outgoing, of.store.incoming, of.store.sessions
+		s.copyOf(of.store)
 		o.Store, o.Restored = s, kept
 	}}, change...)...)
 	return x

@@ -2,6 +2,7 @@ package broker
 
 import (
 	"errors"
+	"maps"
 	"slices"
 	"sync"
 
@@ -50,6 +51,25 @@ type fakeRead struct {
 	max        int
 	behind     durable.Seq // what has to be committed before
 	superseded bool
+}
+
+// copyOf takes over what another store has committed. That one goes on with its own.
+func (s *fakeStore) copyOf(other *fakeStore) {
+	other.mu.Lock()
+	defer other.mu.Unlock()
+	s.number, s.seq = other.number, other.seq
+	for _, r := range other.records {
+		own := *r
+		own.to = slices.Clone(r.to)
+		s.records = append(s.records, &own)
+	}
+	maps.Copy(s.sessions, other.sessions)
+	for n, o := range other.outgoing {
+		s.outgoing[n] = slices.Clone(o)
+	}
+	for n, i := range other.incoming {
+		s.incoming[n] = slices.Clone(i)
+	}
 }
 
 func newFakeStore() *fakeStore {
