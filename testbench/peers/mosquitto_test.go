@@ -145,10 +145,33 @@ func (c *mosquittoConn) signal(t *testing.T, s syscall.Signal) {
 	if c.cmd == nil {
 		return
 	}
+	c.rest(t)
 	if err := c.cmd.Process.Signal(s); !errors.Is(err, os.ErrProcessDone) {
 		must(t, fmt.Sprint(s), err)
 	}
 	gone(t, c)
+}
+
+// rest waits until mosquitto_sub sleeps, which it does only to wait for the broker. It says its
+// DISCONNECT from within the signal handler: a signal while it writes a PUBACK finds the mutex of
+// its packets taken by itself, and it stands still for ever.
+func (c *mosquittoConn) rest(t *testing.T) {
+	t.Helper()
+	deadline := time.Now().Add(guard)
+	for time.Now().Before(deadline) {
+		stat, err := os.ReadFile(fmt.Sprintf("/proc/%d/stat", c.cmd.Process.Pid))
+		if errors.Is(err, os.ErrNotExist) || errors.Is(err, syscall.ESRCH) {
+			return // it has ended
+		}
+		must(t, "state of mosquitto_sub", err)
+		// The state follows the name, which is in brackets (proc(5)).
+		_, rest, _ := strings.Cut(string(stat), ") ")
+		if rest[0] == 'S' || rest[0] == 'Z' {
+			return
+		}
+		time.Sleep(time.Millisecond)
+	}
+	t.Fatal("mosquitto_sub does not come to rest")
 }
 
 func (c *mosquittoConn) messages() <-chan message { return c.in }
