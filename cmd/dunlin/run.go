@@ -82,6 +82,7 @@ func run(ctx context.Context, cfg *config.Config, logger *slog.Logger) (err erro
 		Limits:   limits(cfg, files),
 		Log:      logger,
 
+		Rewrites:       cfg.Rewrite,
 		ResponsePrefix: cfg.Sessions.ResponseInformation,
 		SysInterval:    cfg.Sys.Interval,
 		Version:        version,

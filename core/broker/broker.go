@@ -33,6 +33,7 @@ import (
 	"dunlin/core/packet"
 	"dunlin/core/retain"
 	"dunlin/core/route"
+	"dunlin/core/rule"
 )
 
 // Broker is an MQTT broker on one event loop.
@@ -43,6 +44,8 @@ type Broker struct {
 	clock  Clock
 	limits Limits
 	log    *slog.Logger
+
+	rewrites rule.Rewrites
 
 	responsePrefix string
 
@@ -95,6 +98,9 @@ type receiver struct {
 // New builds a broker from what the store held. Nothing is accepted before Run and Listen.
 func New(o Options) (*Broker, error) {
 	o.Limits.setDefaults()
+	if err := o.Rewrites.Validate(); err != nil {
+		return nil, fmt.Errorf("broker: %w", err)
+	}
 	b := &Broker{
 		store:    o.Store,
 		auth:     o.Auth,
@@ -107,6 +113,7 @@ func New(o Options) (*Broker, error) {
 		retained: retain.New(o.Limits.retain()),
 		waiting:  make(map[waitKey]*publishing),
 
+		rewrites:       o.Rewrites,
 		responsePrefix: o.ResponsePrefix,
 
 		over:    make(chan struct{}),

@@ -148,7 +148,8 @@ func (b *Broker) prepare(c *client, p *packet.Connect) (*connecting, packet.Reas
 		if code := b.checkOffered(p.Will.QoS, p.Will.Retain); code != packet.Success { // [MQTT-3.2.2-12, MQTT-3.2.2-13]
 			return k, code
 		}
-		if code := b.checkTopic(p.Will.Topic); code != packet.Success {
+		name, code := b.willTopic(p.Will.Topic)
+		if code != packet.Success {
 			return k, code
 		}
 		if !b.checkPayload(p.Will.PayloadFormat, p.Will.Payload) { // §3.1.3.2.3
@@ -157,7 +158,7 @@ func (b *Broker) prepare(c *client, p *packet.Connect) (*connecting, packet.Reas
 		k.will = &durable.Will{
 			Delay: p.Will.Delay,
 			Message: &message.Message{
-				Topic:      string(p.Will.Topic),
+				Topic:      name,
 				Payload:    append([]byte(nil), p.Will.Payload...),
 				Properties: p.Will.AppendTravelling(nil),
 				QoS:        byte(p.Will.QoS),
@@ -169,6 +170,16 @@ func (b *Broker) prepare(c *client, p *packet.Connect) (*connecting, packet.Reas
 		}
 	}
 	return k, packet.Success
+}
+
+// willTopic checks the topic of a will and returns the one that it is published to.
+func (b *Broker) willTopic(name []byte) (string, packet.ReasonCode) {
+	p := packet.Publish{Topic: name}
+	code := b.checkTopic(p.Topic)
+	if code == packet.Success {
+		code = b.rewritePublish(&p)
+	}
+	return string(p.Topic), code
 }
 
 // checkOffered checks a PUBLISH or a will against what is announced at CONNECT.

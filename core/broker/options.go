@@ -12,6 +12,7 @@ import (
 	"dunlin/core/message"
 	"dunlin/core/packet"
 	"dunlin/core/retain"
+	"dunlin/core/rule"
 )
 
 // Options set up a Broker.
@@ -28,6 +29,8 @@ type Options struct {
 	Limits Limits
 	Log    *slog.Logger
 
+	// Rewrites change the topics that clients use; access rules are about what they become.
+	Rewrites rule.Rewrites
 	// ResponsePrefix is the topic below which each client is told a topic of its own for responses,
 	// if it asks for Response Information (MQTT5 §4.10): PREFIX/CLIENTID. "" tells none.
 	ResponsePrefix string

@@ -66,6 +66,9 @@ func (b *Broker) onPublish(c *client, flags byte, body []byte) error {
 		return &packet.Error{Code: packet.ReceiveMaximumExceeded, Detail: "more PUBLISH packets in flight than the receive maximum"}
 	}
 	code := b.checkTopic(p.Topic)
+	if code == packet.Success {
+		code = b.rewritePublish(p)
+	}
 	if p.Scattered {
 		pub.Properties, pub.Scattered = p.AppendTravelling(nil), false
 	}

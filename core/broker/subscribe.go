@@ -39,6 +39,7 @@ func (b *Broker) onSubscribe(c *client, body []byte) error {
 	}
 	s := &subscribing{c: c, m: c.member, id: p.ID}
 	for filter, o := range p.Filters() {
+		filter = b.rewriteFilter(filter)
 		code := b.checkSubscribe(c, filter)
 		if code == packet.Success {
 			sub := durable.Subscription{
@@ -163,7 +164,11 @@ func (b *Broker) onUnsubscribe(c *client, body []byte) error {
 	s := &subscribing{c: c, m: c.member, id: p.ID, unsub: true}
 	for filter := range p.Filters() {
 		code := packet.NoSubscriptionExisted
-		if before := b.unsubscribe(c.member, string(filter)); before != nil {
+		before := b.unsubscribe(c.member, string(b.rewriteFilter(filter)))
+		if before == nil && len(b.rewrites) > 0 {
+			before = b.unsubscribe(c.member, string(filter)) // made before there was the rule
+		}
+		if before != nil {
 			s.changes = append(s.changes, change{before.Filter, before, nil})
 			code = packet.Success
 		}

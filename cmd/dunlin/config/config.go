@@ -18,6 +18,7 @@ import (
 
 	"dunlin/core/access"
 	"dunlin/core/packet"
+	"dunlin/core/rule"
 )
 
 // Never is the duration of what does not end: the word "never" in the file.
@@ -37,6 +38,7 @@ type Config struct {
 	Limits    Limits
 	Sessions  Sessions
 	Retained  Retained
+	Rewrite   rule.Rewrites // the first rule that takes a topic decides
 	Sys       Sys
 	Store     Store
 	Auth      Auth

@@ -46,7 +46,7 @@ func TestSampleNamesEveryDefault(t *testing.T) {
 func examples() string {
 	head, rest, _ := strings.Cut(string(packaging.Sample), "\ndata:")
 	rest = strings.Replace(rest, "\nuplinks: []", "\nuplinks:", 1)
-	return head + "\ndata:" + regexp.MustCompile(`(?m)^#(access:|  )`).ReplaceAllString(rest, "$1")
+	return head + "\ndata:" + regexp.MustCompile(`(?m)^#(access:|rewrite:|  )`).ReplaceAllString(rest, "$1")
 }
 
 func TestExamplesInTheSampleAreValid(t *testing.T) {
@@ -74,6 +74,13 @@ func TestExamplesInTheSampleAreValid(t *testing.T) {
 	}
 	if diff := cmp.Diff(wantAccess, c.Access); diff != "" {
 		t.Errorf("access (-want +got):\n%s", diff)
+	}
+	wantRewrite := rule.Rewrites{
+		{From: "old/+/temp/#", To: "new/$1/#", Publish: true, Subscribe: true},
+		{From: "cmd/#", To: "sites/a/cmd/#", Subscribe: true},
+	}
+	if diff := cmp.Diff(wantRewrite, c.Rewrite); diff != "" {
+		t.Errorf("rewrite (-want +got):\n%s", diff)
 	}
 	want := uplinkDefaults() // the example shows the defaults, too
 	want.Name = "cloud"

@@ -11,6 +11,7 @@ import (
 
 	"dunlin/core/access"
 	"dunlin/core/packet"
+	"dunlin/core/rule"
 )
 
 // maxSocketPath is the longest path of a unix socket: sun_path is 108 bytes with its final NUL.
@@ -29,6 +30,7 @@ func (d *decoder) config(n *yaml.Node, c *Config) {
 		field{key: "limits", read: func(n *yaml.Node) { d.limits(n, &c.Limits) }},
 		field{key: "sessions", read: func(n *yaml.Node) { d.sessions(n, &c.Sessions) }},
 		field{key: "retained", read: func(n *yaml.Node) { d.retained(n, &c.Retained) }},
+		field{key: "rewrite", read: func(n *yaml.Node) { list(d, n, (*[]rule.Rewrite)(&c.Rewrite), d.rewrite) }},
 		field{key: "sys", read: func(n *yaml.Node) { d.sys(n, &c.Sys) }},
 		field{key: "store", hidden: true, read: func(n *yaml.Node) { d.store(n, &c.Store) }},
 		field{key: "auth", read: func(n *yaml.Node) { d.auth(n, &c.Auth) }},
@@ -225,6 +227,34 @@ func (d *decoder) retained(n *yaml.Node, r *Retained) {
 		field{key: "max_messages", read: d.whole(&r.MaxMessages, 1, math.MaxInt32)},
 		field{key: "max_bytes", read: d.size(&r.MaxBytes, KiB, GiB, false)},
 	)
+}
+
+// rewrite reads {from, to, for}.
+func (d *decoder) rewrite(n *yaml.Node, r *rule.Rewrite) {
+	before := len(d.errs)
+	use := "both"
+	g, ok := d.group(n,
+		field{key: "from", read: d.filter(&r.From)},
+		field{key: "to", read: d.literal(&r.To)},
+		field{key: "for", read: d.oneOf(&use, "publish", "subscribe", "both")},
+	)
+	r.Publish, r.Subscribe = use != "subscribe", use != "publish"
+	if !ok || len(d.errs) > before {
+		return
+	}
+	for _, key := range []string{"from", "to"} {
+		if !g.has(key) {
+			d.fail(n, `%s is missing; write it like {from: "old/+/#", to: "new/$1/#"}`, key)
+			return
+		}
+	}
+	if err := r.Validate(); err != nil {
+		at := "to"
+		if rule.Reserved(r.From) {
+			at = "from"
+		}
+		d.failAt(g, at, "%s", strings.TrimPrefix(strings.TrimPrefix(err.Error(), "rewrite: "), "rule: "))
+	}
 }
 
 func (d *decoder) sys(n *yaml.Node, s *Sys) {
