@@ -190,8 +190,8 @@ func (b *Broker) onLoop(ctx context.Context, f func()) error {
 // lastWords is how long Shutdown waits for clients that are slow to take their output.
 const lastWords = 3 * time.Second
 
-// Shutdown closes the listeners, tells every client that the broker stops and closes the
-// connections. It returns when all have taken what was queued for them, after lastWords, when Run
+// Shutdown closes the listeners, tells every client that the broker stops, or where to go, and
+// closes the connections. It returns when all have taken what was queued for them, after lastWords, when Run
 // has returned, or when the context ends. Run goes on until its own context ends, so that what is
 // under way can complete.
 func (b *Broker) Shutdown(ctx context.Context) {
@@ -202,7 +202,7 @@ func (b *Broker) Shutdown(ctx context.Context) {
 		b.loop.Linger(func() { close(written) })
 		for _, m := range b.members {
 			if m.client != nil {
-				b.disconnect(m.client, packet.ServerShuttingDown, "the broker stops")
+				b.dismiss(m.client)
 			}
 		}
 	}

@@ -175,17 +175,32 @@ func (b *Broker) disconnect(c *client, code packet.ReasonCode, why string) {
 }
 
 func (b *Broker) sendDisconnect(c *client, code packet.ReasonCode, why string) {
-	c.ending = Ending{ByBroker, code}
+	c.sendLast(&packet.Disconnect{Code: code, Reason: c.reason(why)})
+}
+
+// sendLast sends a DISCONNECT, as far as the client takes one.
+func (c *client) sendLast(d *packet.Disconnect) {
+	c.ending = Ending{ByBroker, d.Code}
 	if !c.accepted || c.version < packet.V5 || c.conn.Stopped() {
 		return
 	}
-	d := packet.Disconnect{Code: code, Reason: c.reason(why)}
 	s := c.encodeWithin(
-		func(dst []byte) []byte { return packet.AppendDisconnect(dst, &d, c.version) },
-		func() { d.Reason = nil })
+		func(dst []byte) []byte { return packet.AppendDisconnect(dst, d, c.version) },
+		func() { d.Reason = nil },
+		func() { d.ServerReference = nil })
 	if c.takes(s) {
-		c.conn.Send(&b.loop.Arena, s, 0)
+		c.conn.Send(&c.b.loop.Arena, s, 0)
 	}
+}
+
+// dismiss ends a connection because the broker stops; 5.0 is told where to go, if that is known.
+func (b *Broker) dismiss(c *client) {
+	d := packet.Disconnect{Code: packet.ServerShuttingDown, Reason: c.reason("the broker stops")}
+	if r := &c.listener.Redirect; r.To != "" {
+		d.Code, d.ServerReference = r.code(), r.reference()
+	}
+	c.sendLast(&d)
+	b.end(c, abnormal)
 }
 
 // end ends a connection: what was queued for it is still flushed.

@@ -53,6 +53,13 @@ func (b *Broker) onConnect(c *client, body []byte) error {
 	c.conn.V31 = p.Version == packet.V31
 	c.maxPacket = p.MaximumPacketSize
 	c.noProblems = !p.RequestProblem
+	if r := &c.listener.Redirect; r.turnsAway() {
+		b.counters.RefusedConnects++
+		b.log.Info("client is sent on", "client_id", string(p.ClientID), "remote", c.conn.Remote(), "listener", c.listener.Name, "to", r.To)
+		b.sendConnack(c, &packet.Connack{Code: r.code(), Reason: c.reason("clients are sent on from here"), ServerReference: r.reference()})
+		b.end(c, abnormal)
+		return nil
+	}
 	if n := min(int(p.TopicAliasMaximum), b.limits.TopicAliases); n > 0 {
 		c.given = &given{max: n}
 	}
@@ -263,7 +270,7 @@ func (b *Broker) authenticated(k *connecting, a auth.Answer) {
 		return
 	}
 	if b.stopping {
-		b.refuseConnect(c, k, packet.ServerShuttingDown, "the broker stops", nil)
+		b.refuseStopping(c, k)
 		return
 	}
 	k.identity = a.Identity
@@ -283,6 +290,18 @@ func (b *Broker) refuseConnect(c *client, k *connecting, code packet.ReasonCode,
 	b.end(c, abnormal)
 }
 
+// refuseStopping answers a CONNECT that was under way when the broker began to stop.
+func (b *Broker) refuseStopping(c *client, k *connecting) {
+	r := &c.listener.Redirect
+	if r.To == "" {
+		b.refuseConnect(c, k, packet.ServerUnavailable, "the broker stops", nil) // 0x8B is none of CONNACK [MQTT-3.2.2-8]
+		return
+	}
+	b.counters.RefusedConnects++
+	b.sendConnack(c, &packet.Connack{Code: r.code(), Reason: c.reason("the broker stops"), ServerReference: r.reference()})
+	b.end(c, abnormal)
+}
+
 // enter gives the connection its session: a new one, or the one that its client left
 // [MQTT-3.1.2-4, MQTT-3.1.2-5, MQTT-3.1.2-6].
 func (b *Broker) enter(k *connecting) {
@@ -295,6 +314,12 @@ func (b *Broker) enter(k *connecting) {
 	}
 	if k.will != nil && !b.policy.For(k.identity, k.clientID).MayPublish(k.will.Message.Topic) {
 		b.refuseConnect(c, k, packet.NotAuthorized, "the will topic is not allowed", nil)
+		return
+	}
+	if !c.takes(b.encodeConnack(c, b.acceptance(k))) {
+		// What it has to be told cannot be told [MQTT-3.1.2-24]. That nothing was wrong with its CONNECT
+		// but for us is what the code says (§3.2.2.2); nothing has happened to its session.
+		b.refuseConnect(c, k, packet.ImplementationSpecificError, "the Maximum Packet Size leaves no room for the CONNACK", nil)
 		return
 	}
 	if m != nil && m.client != nil {
@@ -393,11 +418,10 @@ func (e *entering) complete(b *Broker, d durable.Completion) {
 	}
 }
 
-// welcome sends the CONNACK and starts the flow to the client.
-func (b *Broker) welcome(e *entering) {
-	c, m, k := e.k.c, e.m, e.k
-	a := packet.Connack{
-		SessionPresent:      e.present,
+// acceptance is the CONNACK for a client that is let in, but for Session Present.
+func (b *Broker) acceptance(k *connecting) *packet.Connack {
+	c := k.c
+	a := &packet.Connack{
 		SharedUnavailable:   true,
 		TopicAliasMaximum:   uint16(b.limits.TopicAliases),
 		HasMaximumQoS:       b.limits.HasMaxQoS, // [MQTT-3.2.2-9]
@@ -419,10 +443,15 @@ func (b *Broker) welcome(e *entering) {
 	if k.assigned {
 		a.AssignedClientID = []byte(k.clientID)
 	}
-	b.sendConnack(c, &a)
-	if c.ended {
-		return // its maximum packet size is too small for that
-	}
+	return a
+}
+
+// welcome sends the CONNACK and starts the flow to the client.
+func (b *Broker) welcome(e *entering) {
+	c, m, k := e.k.c, e.m, e.k
+	a := b.acceptance(k)
+	a.SessionPresent = e.present
+	b.sendConnack(c, a)
 	c.accepted, c.connecting = true, false
 	b.counters.Connected++
 	b.counters.MaxConnected = max(b.counters.MaxConnected, b.counters.Connected)
@@ -449,11 +478,19 @@ func (b *Broker) welcome(e *entering) {
 	}
 }
 
-// sendConnack sends a CONNACK, without what it may do without if the client takes none so large.
+// sendConnack sends a CONNACK, without what it may do without if the client takes none so large. A
+// refusal for which there is no room at all is the end of the connection alone.
 func (b *Broker) sendConnack(c *client, a *packet.Connack) {
-	c.send(c.encodeWithin(
+	if s := b.encodeConnack(c, a); c.takes(s) {
+		c.conn.Send(&b.loop.Arena, s, 0)
+	}
+}
+
+func (b *Broker) encodeConnack(c *client, a *packet.Connack) conn.Segment {
+	return c.encodeWithin(
 		func(dst []byte) []byte { return packet.AppendConnack(dst, a, c.version) },
-		func() { a.Reason, a.ResponseInformation = nil, nil }))
+		func() { a.Reason, a.ResponseInformation = nil, nil },
+		func() { a.ServerReference = nil }) // the code says enough to whoever knows another server (§4.11)
 }
 
 // onDisconnect is the client's own end of the connection (MQTT5 §3.14).

@@ -16,9 +16,34 @@ type Listener struct {
 	MaxPacket      int              // bytes, announced to MQTT 5.0
 	ReceiveMaximum int              // announced to MQTT 5.0
 	MaxInFlight    int              // PUBLISH packets on their way to one client; that of Limits counts if it is less
+	Redirect       Redirect
 
 	connections int // belongs to the loop
 }
+
+// Redirect sends clients on to other servers (MQTT5 §4.11). The zero value sends nobody.
+type Redirect struct {
+	// To is the Server Reference: host, host:port or several of them with spaces between. "" = none.
+	To        string
+	Permanent bool // Server moved, 0x9D; otherwise Use another server, 0x9C
+	// AtStop lets clients in, and sends on those who are there when the broker stops. Otherwise each
+	// CONNECT is answered so, before anybody is asked who the client is.
+	AtStop bool
+}
+
+// code is what a client of MQTT 5.0 is told; older ones hear that the server is unavailable.
+func (r *Redirect) code() packet.ReasonCode {
+	if r.Permanent {
+		return packet.ServerMoved
+	}
+	return packet.UseAnotherServer
+}
+
+// turnsAway says whether nobody is let in.
+func (r *Redirect) turnsAway() bool { return r.To != "" && !r.AtStop }
+
+// reference is r.To as a property.
+func (r *Redirect) reference() []byte { return []byte(r.To) }
 
 // speaks says whether a version of the protocol may be used.
 func (l *Listener) speaks(v packet.Version) bool {

@@ -42,12 +42,13 @@ func (c *client) takes(s conn.Segment) bool {
 
 // encodeWithin encodes a packet with what it may do without, and again without that if the client
 // takes no packet of that size [MQTT-3.2.2-19], [MQTT-3.4.2-2], [MQTT-3.5.2-2], [MQTT-3.6.2-2],
-// [MQTT-3.7.2-2], [MQTT-3.9.2-1], [MQTT-3.11.2-1], [MQTT-3.14.2-3]. leave takes it out.
-func (c *client) encodeWithin(encode func(dst []byte) []byte, leave func()) conn.Segment {
+// [MQTT-3.7.2-2], [MQTT-3.9.2-1], [MQTT-3.11.2-1], [MQTT-3.14.2-3]. Each of leave takes something
+// out, what is missed least first.
+func (c *client) encodeWithin(encode func(dst []byte) []byte, leave ...func()) conn.Segment {
 	a := &c.b.loop.Arena
 	s := a.Packet(encode)
-	if !c.takes(s) {
-		leave()
+	for i := 0; i < len(leave) && !c.takes(s); i++ {
+		leave[i]()
 		s = a.Packet(encode)
 	}
 	return s

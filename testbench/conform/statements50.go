@@ -310,7 +310,7 @@ var statements50 = []statement{
 	{id: "MQTT-3.14.4-2", says: "who sends DISCONNECT closes", row: 51, check: protocolErrorIsTold},
 	{id: "§3.14.4", says: "a server closes upon DISCONNECT and acts on nothing behind it", row: 51, check: nothingComesAfterDisconnect},
 
-	{id: "§4.11", says: "0x9C and 0x9D come with the Server Reference to go to", row: 54, note: "not there yet: no server redirects"},
+	{id: "§4.11", says: "0x9C and 0x9D come with the Server Reference to go to", row: 54, note: "not testable from outside: it takes a broker that is told to; tests of ours are"},
 
 	{id: "§3.2.2.2", says: "0x89, 0x97 and 0x9F tell of overload", row: 55, note: "not testable from outside: it takes an overload; tests of the broker make one"},
 

@@ -148,17 +148,21 @@ type Refused struct {
 	What   string // Connection, "the message to a/b"
 	Code   packet.ReasonCode
 	Reason string // Reason String of the broker, "" = none
+	Server string // Server Reference: where to go instead, "" = it does not say
 }
 
 func (r *Refused) Error() string {
-	return fmt.Sprintf("the broker refused %s: %s", r.What, words(r.Code, r.Reason))
+	return fmt.Sprintf("the broker refused %s: %s", r.What, words(r.Code, r.Reason, r.Server))
 }
 
 // words names a reason code, and what the broker says in addition.
-func words(code packet.ReasonCode, reason string) string {
+func words(code packet.ReasonCode, reason, server string) string {
 	s := fmt.Sprintf("%v (0x%02X)", code, byte(code))
 	if reason != "" {
 		s += fmt.Sprintf(": %.200q", reason)
+	}
+	if server != "" {
+		s += fmt.Sprintf("; it names %.200q", server)
 	}
 	return s
 }
@@ -283,7 +287,7 @@ func (c *Client) handshake(o Options) (rest []byte, err error) {
 		return nil, fmt.Errorf("the CONNACK of the broker is wrong: %w", err)
 	}
 	if a.Code >= packet.UnspecifiedError {
-		return nil, &Refused{What: Connection, Code: a.Code, Reason: string(a.Reason)}
+		return nil, &Refused{What: Connection, Code: a.Code, Reason: string(a.Reason), Server: string(a.ServerReference)}
 	}
 	if v != c.version {
 		return nil, errors.New("the broker answered a CONNECT of MQTT 5.0 with a CONNACK of 3.1.1")

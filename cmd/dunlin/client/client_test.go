@@ -130,6 +130,7 @@ func TestRefusedConnectionIsSaidInWords(t *testing.T) {
 		want   string
 	}{
 		{"5.0 with a reason", packet.V5, packet.AppendConnack(nil, &packet.Connack{Code: packet.NotAuthorized, Reason: []byte("ask Bob")}, packet.V5), `the broker refused the connection: Not authorized (0x87): "ask Bob"`},
+		{"5.0 with another server", packet.V5, packet.AppendConnack(nil, &packet.Connack{Code: packet.UseAnotherServer, ServerReference: []byte("b:1883")}, packet.V5), `the broker refused the connection: Use another server (0x9C); it names "b:1883"`},
 		{"3.1.1", packet.V311, []byte{0x20, 2, 0, 4}, `the broker refused the connection: Bad User Name or Password (0x86)`},
 		{"5.0 to a broker of 3.1.1", packet.V5, []byte{0x20, 2, 0, 1}, `the broker refused the connection: Unsupported Protocol Version (0x84)`},
 		{"no CONNACK", packet.V5, []byte{0xd0, 0}, `the broker answered with PINGRESP instead of CONNACK`},

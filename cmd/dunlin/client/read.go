@@ -76,10 +76,11 @@ func (c *Client) read(in []byte, o Options) {
 type Disconnected struct {
 	Code   packet.ReasonCode
 	Reason string // Reason String, "" = none
+	Server string // Server Reference: where to go instead, "" = it does not say
 }
 
 func (d *Disconnected) Error() string {
-	return "the broker ended the connection: " + words(d.Code, d.Reason)
+	return "the broker ended the connection: " + words(d.Code, d.Reason, d.Server)
 }
 
 func (c *Client) packets(in *frames, aliases uint16) error {
@@ -215,7 +216,7 @@ func (c *Client) handle(h packet.Header, body []byte, aliases uint16) error {
 		if err != nil {
 			return wrong(h, err)
 		}
-		return &Disconnected{Code: d.Code, Reason: string(d.Reason)}
+		return &Disconnected{Code: d.Code, Reason: string(d.Reason), Server: string(d.ServerReference)}
 	}
 	return fmt.Errorf("the broker sent %v, which is not for clients", h.Type)
 }

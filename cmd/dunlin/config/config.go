@@ -64,11 +64,19 @@ type Listener struct {
 	ReceiveMaximum int
 	MaxInFlight    int              // never above that of Limits
 	Versions       []packet.Version // of MQTT that may be spoken, nil = all
+	Redirect       Redirect
 
 	// FreeBind takes an IP address that the machine does not have yet: connections come in once it has.
 	FreeBind bool
 	Mode     os.FileMode // of a unix socket
 	Group    string      // that a unix socket is given to, "" = the group of the broker
+}
+
+// Redirect sends the clients of a listener on to other servers.
+type Redirect struct {
+	To        string // "" = nobody is sent on; otherwise the servers as MQTT has them, with spaces between
+	Permanent bool   // they are not to come back
+	AtStop    bool   // they are let in, and sent on when the broker stops
 }
 
 // Endpoint returns the network and the address for net.Listen, or "systemd" and a name.
@@ -106,6 +114,9 @@ func (l Listener) Local() bool {
 	ip, err := netip.ParseAddr(host)
 	return err == nil && ip.Unmap().IsLoopback()
 }
+
+// LetsIn reports whether anybody can become a client at the listener: who is sent on at once does not.
+func (l Listener) LetsIn() bool { return l.Redirect.To == "" || l.Redirect.AtStop }
 
 // AllowsAnonymous reports whether clients without a user name may use the listener: those of
 // this machine as long as there is no authentication, and everybody if it is open.

@@ -60,6 +60,7 @@ func TestExamplesInTheSampleAreValid(t *testing.T) {
 	socket := defaultListener
 	socket.Address, socket.Group = "unix:/run/dunlin/mqtt.sock", "dunlin"
 	socket.Versions = []packet.Version{packet.V5}
+	socket.Redirect = Redirect{To: "broker.example.com:1883", AtStop: true}
 	socket.MaxPacket, socket.ReceiveMaximum, socket.MaxInFlight = MiB, 64, 64
 	if diff := cmp.Diff([]Listener{defaultListener, socket}, c.Listeners); diff != "" {
 		t.Errorf("listeners (-want +got):\n%s", diff)

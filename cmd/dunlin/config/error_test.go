@@ -88,6 +88,11 @@ func TestFaultsAreNamedWithTheirPlace(t *testing.T) {
 		{"packets that cannot be delivered", "listeners: [{address: \"unix:/s\", max_packet: 2MiB}]\n", []string{`f:1:46: listeners.0.max_packet: is above limits.max_output (1MiB), so that the largest message could not be delivered; allowed: up to that`}},
 		{"more in flight than sessions have", "listeners: [{address: \"unix:/s\", max_in_flight: 9}]\nlimits: {max_in_flight: 8}\n", []string{`f:1:49: listeners.0.max_in_flight: 9 is above limits.max_in_flight (8), which holds for sessions, wherever they connect; allowed: up to that`}},
 
+		{"redirect to nowhere", "listeners: [{address: \"unix:/s\", redirect: {permanent: true}}]\n", []string{`f:1:44: listeners.0.redirect: to is missing; write it like to: broker.example.com:1883`}},
+		{"redirect to nothing", "listeners: [{address: \"unix:/s\", redirect: {to: \" \"}}]\n", []string{`f:1:49: listeners.0.redirect.to: is empty; allowed: broker.example.com, broker.example.com:1883, [2001:db8::1]:1883, several with a space between`}},
+		{"redirect to a URL", "listeners: [{address: \"unix:/s\", redirect: {to: a mqtt://b}}]\n", []string{`f:1:49: listeners.0.redirect.to: "mqtt://b" is not a server; allowed: broker.example.com, broker.example.com:1883, [2001:db8::1]:1883, several with a space between`}},
+		{"redirect to more than there is room for", "listeners: [{address: \"unix:/s\", redirect: {to: " + strings.Repeat("b", 1025) + "}}]\n", []string{`f:1:49: listeners.0.redirect.to: the servers have 1025 bytes; allowed: at most 1024`}},
+
 		// Uplinks.
 		{"uplink that says nothing", "uplinks:\n  -\n", []string{
 			`f:2:4: uplinks.0: name is missing; write it like name: cloud`,

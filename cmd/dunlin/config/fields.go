@@ -62,6 +62,7 @@ func (d *decoder) listener(n *yaml.Node, c *Config, l *Listener) {
 		field{key: "receive_maximum", read: d.whole(&l.ReceiveMaximum, 1, math.MaxUint16)},
 		field{key: "max_in_flight", read: d.whole(&l.MaxInFlight, 1, math.MaxUint16)},
 		field{key: "versions", read: func(n *yaml.Node) { list(d, n, &l.Versions, d.version) }},
+		field{key: "redirect", read: func(n *yaml.Node) { d.redirect(n, &l.Redirect) }},
 		field{key: "freebind", read: d.flag(&l.FreeBind)},
 		field{key: "mode", read: d.mode(&l.Mode)},
 		field{key: "group", read: d.text(&l.Group)},
@@ -101,7 +102,7 @@ func (d *decoder) listener(n *yaml.Node, c *Config, l *Listener) {
 			}
 		}
 		switch {
-		case l.Local():
+		case l.Local(), !l.LetsIn():
 		case l.Open:
 			d.warnAt(g, "open", "%s lets in everybody who can reach it, without a password", l.Address)
 		case !c.Auth.Enabled():
@@ -109,6 +110,59 @@ func (d *decoder) listener(n *yaml.Node, c *Config, l *Listener) {
 				"allowed: with auth.passwords set, or with open: true if everybody may come in", l.Address)
 		}
 	})
+}
+
+// redirect reads where clients are sent on to.
+func (d *decoder) redirect(n *yaml.Node, r *Redirect) {
+	g, ok := d.group(n,
+		field{key: "to", read: func(n *yaml.Node) { d.servers(n, &r.To) }},
+		field{key: "permanent", read: d.flag(&r.Permanent)},
+		field{key: "at_stop", read: d.flag(&r.AtStop)},
+	)
+	if ok && !g.has("to") && len(g.values) > 0 {
+		d.fail(n, "to is missing; write it like to: broker.example.com:1883")
+	}
+}
+
+// maxReference is the longest Server Reference, in bytes: it goes into packets of clients that take
+// little.
+const maxReference = 1024
+
+// servers reads a Server Reference (MQTT5 §4.11): names or addresses of hosts, each with a port or
+// without, with spaces between.
+func (d *decoder) servers(n *yaml.Node, dst *string) {
+	const allowed = "broker.example.com, broker.example.com:1883, [2001:db8::1]:1883, several with a space between"
+	s, ok := d.scalar(n, allowed)
+	if !ok {
+		return
+	}
+	all := strings.Fields(s)
+	if len(all) == 0 {
+		d.fail(n, "is empty; allowed: %s", allowed)
+		return
+	}
+	for _, one := range all {
+		host, port, ported := cutPort(one)
+		if !ported {
+			host, port = one, "1883"
+		}
+		if inner, bracketed := strings.CutPrefix(host, "["); bracketed {
+			host = strings.TrimSuffix(inner, "]")
+		}
+		p, err := strconv.ParseUint(port, 10, 16)
+		_, noAddress := netip.ParseAddr(host)
+		plain := host != "" && !strings.ContainsFunc(host, func(r rune) bool { return r <= ' ' || r > '~' || strings.ContainsRune("/:@[]+#", r) })
+		v6 := noAddress == nil && strings.Contains(host, ":") && strings.HasPrefix(one, "[")
+		if err != nil || p == 0 || !plain && !v6 {
+			d.fail(n, "%.80q is not a server; allowed: %s", one, allowed)
+			return
+		}
+	}
+	if s = strings.Join(all, " "); len(s) > maxReference {
+		d.fail(n, "the servers have %d bytes; allowed: at most %d", len(s), maxReference)
+		return
+	}
+	*dst = s
 }
 
 // spoken are the versions of MQTT by the names that they have in the file.
