@@ -71,6 +71,10 @@ func run(ctx context.Context, cfg *config.Config, logger *slog.Logger) (err erro
 	}
 	defer func() { err = errors.Join(err, ups.close()) }()
 
+	automatic, err := autoSubscriptions(cfg)
+	if err != nil {
+		return err
+	}
 	b, err := broker.New(broker.Options{
 		Store:    store,
 		Outboxes: ups.outboxes(),
@@ -83,6 +87,7 @@ func run(ctx context.Context, cfg *config.Config, logger *slog.Logger) (err erro
 		Log:      logger,
 
 		Rewrites:       cfg.Rewrite,
+		AutoSubscribe:  automatic,
 		ResponsePrefix: cfg.Sessions.ResponseInformation,
 		SysInterval:    cfg.Sys.Interval,
 		Version:        version,
@@ -166,6 +171,23 @@ func doors(cfg *config.Config) (*auth.Authenticator, *access.Policy, error) {
 		return nil, nil, err
 	}
 	return auth.New(auth.Options{Passwords: passwords}), policy, nil
+}
+
+func autoSubscriptions(cfg *config.Config) (all []broker.AutoSubscription, err error) {
+	for _, a := range cfg.AutoSubscribe {
+		t, err := access.ParseTemplate(a.Topic)
+		if err != nil {
+			return nil, fmt.Errorf("auto_subscribe: %q: %w", a.Topic, err)
+		}
+		all = append(all, broker.AutoSubscription{
+			Topic:             t,
+			QoS:               packet.QoS(a.QoS),
+			NoLocal:           a.NoLocal,
+			RetainAsPublished: a.RetainAsPublished,
+			RetainHandling:    byte(a.RetainHandling),
+		})
+	}
+	return all, nil
 }
 
 // reservedFiles is how many descriptors connections leave to the store, which opens its file anew

@@ -54,7 +54,7 @@ type Policy struct {
 
 // compiled are the rules for one user, those for everyone included.
 type compiled struct {
-	publish, subscribe []template
+	publish, subscribe []Template
 	fixed              *Grant // if no rule has a placeholder
 }
 
@@ -91,9 +91,9 @@ func New(o Options) (*Policy, error) {
 // compile joins r and everyone.
 func compile(who string, r, everyone Rules) (*compiled, error) {
 	var errs []error
-	parse := func(list string, filters ...[]string) (all []template) {
+	parse := func(list string, filters ...[]string) (all []Template) {
 		for _, filter := range slices.Concat(filters...) {
-			t, err := parseTemplate(filter)
+			t, err := ParseTemplate(filter)
 			if err != nil {
 				errs = append(errs, fmt.Errorf("access: %s: %s: %q: %w", who, list, filter, err))
 			}
@@ -108,7 +108,7 @@ func compile(who string, r, everyone Rules) (*compiled, error) {
 	if err := errors.Join(errs...); err != nil {
 		return nil, err
 	}
-	if !slices.ContainsFunc(slices.Concat(c.publish, c.subscribe), template.hasPlaceholder) {
+	if !slices.ContainsFunc(slices.Concat(c.publish, c.subscribe), Template.hasPlaceholder) {
 		c.fixed = c.resolve("", "")
 	}
 	return c, nil
@@ -136,9 +136,9 @@ func (p *Policy) For(id Identity, clientID string) *Grant {
 }
 
 func (c *compiled) resolve(user, clientID string) *Grant {
-	fill := func(templates []template) (filters []string) {
+	fill := func(templates []Template) (filters []string) {
 		for _, t := range templates {
-			if filter, ok := t.fill(user, clientID); ok {
+			if filter, ok := t.Fill(user, clientID); ok {
 				filters = append(filters, filter)
 			}
 		}
@@ -188,15 +188,17 @@ func matches(filters []string, name string) bool {
 	return false
 }
 
-// template is a Topic Filter with placeholders, cut into what stands around them: parts[0],
+// Template is a Topic Filter with the placeholders %c, the client identifier, and %u, the user name; %%
+// is a percent sign. It is cut into what stands around them: parts[0],
 // the value of marks[0], parts[1], and so on.
-type template struct {
+type Template struct {
 	parts []string
 	marks []byte // 'c' or 'u'
 }
 
-func parseTemplate(filter string) (template, error) {
-	var t template
+// ParseTemplate checks a template. Its errors say what is wrong, not where.
+func ParseTemplate(filter string) (Template, error) {
+	var t Template
 	part := ""
 	for rest := filter; ; {
 		text, behind, found := strings.Cut(rest, "%")
@@ -218,7 +220,7 @@ func parseTemplate(filter string) (template, error) {
 	t.parts = append(t.parts, part)
 	sample := strings.Join(t.parts, "x")
 	if group, _, shared, err := topic.Shared(sample); shared || err != nil {
-		return t, fmt.Errorf("a rule is for topics: leave out $share and the share name %q", group)
+		return t, fmt.Errorf("this is for plain topics: leave out $share and the share name %q", group)
 	}
 	if err := topic.CheckFilter([]byte(sample)); err != nil {
 		return t, fmt.Errorf("not a topic filter: %w", err)
@@ -226,10 +228,12 @@ func parseTemplate(filter string) (template, error) {
 	return t, nil
 }
 
-func (t template) hasPlaceholder() bool { return len(t.marks) > 0 }
+func (t Template) hasPlaceholder() bool { return len(t.marks) > 0 }
 
-// fill puts in the values; ok is false if one of them may not be put in.
-func (t template) fill(user, clientID string) (filter string, ok bool) {
+// Fill puts in the values. ok is false if one of them may not be put in, because it is empty, is more
+// than one level or has a wildcard or a control character, or if the result is no Topic Filter: a name
+// that a client chose gives it no topic but those of its level.
+func (t Template) Fill(user, clientID string) (filter string, ok bool) {
 	if len(t.marks) == 0 {
 		return t.parts[0], true
 	}

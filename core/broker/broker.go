@@ -45,7 +45,8 @@ type Broker struct {
 	limits Limits
 	log    *slog.Logger
 
-	rewrites rule.Rewrites
+	rewrites      rule.Rewrites
+	autoSubscribe []AutoSubscription
 
 	responsePrefix string
 
@@ -114,6 +115,7 @@ func New(o Options) (*Broker, error) {
 		waiting:  make(map[waitKey]*publishing),
 
 		rewrites:       o.Rewrites,
+		autoSubscribe:  o.AutoSubscribe,
 		responsePrefix: o.ResponsePrefix,
 
 		over:    make(chan struct{}),

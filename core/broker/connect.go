@@ -351,13 +351,14 @@ func (b *Broker) enter(k *connecting) {
 	m.will = k.will // one that was delayed is dropped: its client is back [MQTT-3.1.3-9]
 	b.unsetTimers(m)
 	c.grant = m.grant
+	b.subscribeAtConnect(e)
 	c.keepAlive = time.Duration(k.keepAlive) * time.Second
 	switch durable := m.state.Durable(); {
 	case durable:
 		if old != nil {
 			b.endSession(old, 0)
 		}
-		if !present || m.unsaved > 0 || e.version != m.version || e.expiry != m.expiry {
+		if !present || m.unsaved > 0 || len(e.added) > 0 || e.version != m.version || e.expiry != m.expiry {
 			b.put(m, e)
 			return
 		}
@@ -401,6 +402,9 @@ type entering struct {
 	present bool
 	version packet.Version // of the session before
 	expiry  uint32         // of the session before
+
+	added     []durable.Subscription // that the configuration gives it
+	greetings []greeting             // for them
 }
 
 func (e *entering) complete(b *Broker, d durable.Completion) {
@@ -457,6 +461,9 @@ func (b *Broker) welcome(e *entering) {
 	b.counters.MaxConnected = max(b.counters.MaxConnected, b.counters.Connected)
 	if b.observer != nil {
 		b.observer.Connected(c.peer())
+		for _, sub := range e.added {
+			b.observer.Subscribed(m.clientID, sub)
+		}
 	}
 	b.presence.connected(c)
 	b.log.Debug("client connected", "client_id", m.clientID, "user", m.identity.User, "version", int(c.version), "session_present", e.present)
@@ -469,6 +476,9 @@ func (b *Broker) welcome(e *entering) {
 		func(id packet.ID) { b.sendAck(c, packet.PUBREL, id, packet.Success) },
 		func(id packet.ID) { b.saveReceived(m, 0, id) })
 	b.pump(m)
+	for _, g := range e.greetings {
+		m.addGreeting(g)
+	}
 	b.greet(m)
 	if e.present {
 		b.sys.resumed(m)

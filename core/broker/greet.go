@@ -3,6 +3,7 @@ package broker
 import (
 	"slices"
 
+	"dunlin/core/durable"
 	"dunlin/core/message"
 	"dunlin/core/packet"
 )
@@ -16,6 +17,10 @@ type greeting struct {
 
 	begun    bool
 	messages []*message.Message // still to be sent, since it began
+}
+
+func greetingOf(s *durable.Subscription) greeting {
+	return greeting{filter: s.Filter, qos: s.QoS, noLocal: s.NoLocal, subID: s.ID}
 }
 
 // addGreeting adds a greeting. One for the same filter begins anew: there is one for each

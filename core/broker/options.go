@@ -31,6 +31,8 @@ type Options struct {
 
 	// Rewrites change the topics that clients use; access rules are about what they become.
 	Rewrites rule.Rewrites
+	// AutoSubscribe are subscriptions that every client has from CONNECT on.
+	AutoSubscribe []AutoSubscription
 	// ResponsePrefix is the topic below which each client is told a topic of its own for responses,
 	// if it asks for Response Information (MQTT5 §4.10): PREFIX/CLIENTID. "" tells none.
 	ResponsePrefix string
@@ -40,6 +42,17 @@ type Options struct {
 	// to them, in whole seconds; 0 = there are none.
 	SysInterval time.Duration
 	Version     string // told below $SYS
+}
+
+// AutoSubscription is entered for a client when it connects, as if it had subscribed.
+type AutoSubscription struct {
+	Topic             access.Template
+	QoS               packet.QoS
+	NoLocal           bool
+	RetainAsPublished bool
+	// RetainHandling: 0 sends retained messages at each CONNECT, 1 when the session gets the
+	// subscription, 2 never.
+	RetainHandling byte
 }
 
 // Authenticator finds out who a client is; *auth.Authenticator is one.

@@ -93,7 +93,7 @@ func (s *subscribing) subscribe(b *Broker, sub *durable.Subscription) packet.Rea
 		s.changes = append(s.changes, change{sub.Filter, before, sub})
 	}
 	if sub.RetainHandling == 0 || sub.RetainHandling == 1 && before == nil { // [MQTT-3.3.1-9, MQTT-3.3.1-10]
-		s.greetings = append(s.greetings, greeting{filter: sub.Filter, qos: sub.QoS, noLocal: sub.NoLocal, subID: sub.ID})
+		s.greetings = append(s.greetings, greetingOf(sub))
 	}
 	return packet.ReasonCode(sub.QoS)
 }
@@ -118,6 +118,14 @@ func (b *Broker) checkSubscribe(c *client, filter []byte) packet.ReasonCode {
 // subscribe enters or replaces a subscription [MQTT-3.8.4-3]. before is the one that was there,
 // nil if there was none; ok is false at the client's limit.
 func (b *Broker) subscribe(m *member, s durable.Subscription) (before *durable.Subscription, ok bool) {
+	if before, ok = b.enterSubscription(m, s); ok && b.observer != nil {
+		b.observer.Subscribed(m.clientID, s)
+	}
+	return before, ok
+}
+
+// enterSubscription is subscribe without telling the Observer.
+func (b *Broker) enterSubscription(m *member, s durable.Subscription) (before *durable.Subscription, ok bool) {
 	i := m.subscription(s.Filter)
 	switch {
 	case i >= 0:
@@ -131,9 +139,6 @@ func (b *Broker) subscribe(m *member, s durable.Subscription) (before *durable.S
 	b.index.Subscribe(s.Filter, m.receiver, route.Options{
 		QoS: byte(s.QoS), NoLocal: s.NoLocal, RetainAsPublished: s.RetainAsPublished, ID: s.ID,
 	})
-	if b.observer != nil {
-		b.observer.Subscribed(m.clientID, s)
-	}
 	b.sys.subscribed(s.Filter)
 	return before, true
 }

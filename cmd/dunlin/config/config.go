@@ -33,18 +33,19 @@ const (
 
 // Config is a whole configuration. What Load and Parse return has been checked.
 type Config struct {
-	Data      string     // folder of everything that is kept
-	Listeners []Listener // never empty
-	Limits    Limits
-	Sessions  Sessions
-	Retained  Retained
-	Rewrite   rule.Rewrites // the first rule that takes a topic decides
-	Sys       Sys
-	Store     Store
-	Auth      Auth
-	Access    access.Options // no rules at all: everything is allowed
-	Uplinks   []Uplink       // names are unique
-	Log       Log
+	Data          string     // folder of everything that is kept
+	Listeners     []Listener // never empty
+	Limits        Limits
+	Sessions      Sessions
+	Retained      Retained
+	Rewrite       rule.Rewrites // the first rule that takes a topic decides
+	AutoSubscribe []AutoSubscription
+	Sys           Sys
+	Store         Store
+	Auth          Auth
+	Access        access.Options // no rules at all: everything is allowed
+	Uplinks       []Uplink       // names are unique
+	Log           Log
 
 	// Warnings are legal but doubtful settings, each with its place in the file.
 	Warnings []string
@@ -159,6 +160,15 @@ type Sessions struct {
 type Retained struct {
 	MaxMessages int
 	MaxBytes    int64 // topics, properties and payloads
+}
+
+// AutoSubscription is a subscription that every client has from CONNECT on.
+type AutoSubscription struct {
+	Topic             string // with %c and %u
+	QoS               int
+	NoLocal           bool
+	RetainAsPublished bool
+	RetainHandling    int // 0: retained messages at each CONNECT, 1: with a new subscription, 2: never
 }
 
 // Sys is about what the broker publishes of itself.

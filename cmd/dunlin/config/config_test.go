@@ -46,7 +46,7 @@ func TestSampleNamesEveryDefault(t *testing.T) {
 func examples() string {
 	head, rest, _ := strings.Cut(string(packaging.Sample), "\ndata:")
 	rest = strings.Replace(rest, "\nuplinks: []", "\nuplinks:", 1)
-	return head + "\ndata:" + regexp.MustCompile(`(?m)^#(access:|rewrite:|  )`).ReplaceAllString(rest, "$1")
+	return head + "\ndata:" + regexp.MustCompile(`(?m)^#(access:|rewrite:|auto_subscribe:|  )`).ReplaceAllString(rest, "$1")
 }
 
 func TestExamplesInTheSampleAreValid(t *testing.T) {
@@ -82,6 +82,10 @@ func TestExamplesInTheSampleAreValid(t *testing.T) {
 	}
 	if diff := cmp.Diff(wantRewrite, c.Rewrite); diff != "" {
 		t.Errorf("rewrite (-want +got):\n%s", diff)
+	}
+	wantAuto := []AutoSubscription{{Topic: "commands/%c/#", QoS: 1, RetainHandling: 1}, {Topic: "news/%u", QoS: 1, RetainHandling: 1}}
+	if diff := cmp.Diff(wantAuto, c.AutoSubscribe); diff != "" {
+		t.Errorf("auto_subscribe (-want +got):\n%s", diff)
 	}
 	want := uplinkDefaults() // the example shows the defaults, too
 	want.Name = "cloud"

@@ -31,6 +31,7 @@ func (d *decoder) config(n *yaml.Node, c *Config) {
 		field{key: "sessions", read: func(n *yaml.Node) { d.sessions(n, &c.Sessions) }},
 		field{key: "retained", read: func(n *yaml.Node) { d.retained(n, &c.Retained) }},
 		field{key: "rewrite", read: func(n *yaml.Node) { list(d, n, (*[]rule.Rewrite)(&c.Rewrite), d.rewrite) }},
+		field{key: "auto_subscribe", read: func(n *yaml.Node) { list(d, n, &c.AutoSubscribe, d.autoSubscription) }},
 		field{key: "sys", read: func(n *yaml.Node) { d.sys(n, &c.Sys) }},
 		field{key: "store", hidden: true, read: func(n *yaml.Node) { d.store(n, &c.Store) }},
 		field{key: "auth", read: func(n *yaml.Node) { d.auth(n, &c.Auth) }},
@@ -311,6 +312,26 @@ func (d *decoder) rewrite(n *yaml.Node, r *rule.Rewrite) {
 	}
 }
 
+// autoSubscription reads a topic and its options.
+func (d *decoder) autoSubscription(n *yaml.Node, a *AutoSubscription) {
+	*a = AutoSubscription{QoS: 1, RetainHandling: 1}
+	before := len(d.errs)
+	g, ok := d.group(n,
+		field{key: "topic", read: func(n *yaml.Node) { d.template(n, &a.Topic) }},
+		field{key: "qos", read: d.whole(&a.QoS, 0, 2)},
+		field{key: "no_local", read: d.flag(&a.NoLocal)},
+		field{key: "retain_as_published", read: d.flag(&a.RetainAsPublished)},
+		field{key: "retain_handling", read: d.whole(&a.RetainHandling, 0, 2)},
+	)
+	switch {
+	case !ok || len(d.errs) > before:
+	case !g.has("topic"):
+		d.fail(n, `topic is missing; write it like {topic: "commands/%%c/#"}`)
+	case strings.HasPrefix(a.Topic, "$queue/"), strings.HasPrefix(a.Topic, "$delayed/"):
+		d.failAt(g, "topic", "%.80q is no plain topic; allowed: a topic filter", a.Topic)
+	}
+}
+
 func (d *decoder) sys(n *yaml.Node, s *Sys) {
 	d.group(n, field{key: "interval", read: func(n *yaml.Node) {
 		v := s.Interval
@@ -398,9 +419,8 @@ func (d *decoder) template(n *yaml.Node, dst *string) {
 	if *dst == "" {
 		return // reported
 	}
-	if _, err := access.New(access.Options{Everyone: access.Rules{Publish: []string{*dst}}}); err != nil {
-		// The place is told already, and it is not always "everyone".
-		d.fail(n, "%s", strings.TrimPrefix(err.Error(), "access: everyone: publish: "))
+	if _, err := access.ParseTemplate(*dst); err != nil {
+		d.fail(n, "%.80q: %s", *dst, err)
 	}
 }
 
