@@ -7,6 +7,7 @@ import (
 	"log/slog"
 	"math"
 	"path/filepath"
+	"runtime"
 	"sync"
 	"time"
 
@@ -88,6 +89,7 @@ func run(ctx context.Context, cfg *config.Config, logger *slog.Logger) (err erro
 
 		Rewrites:       cfg.Rewrite,
 		AutoSubscribe:  automatic,
+		IOThreads:      ioThreads(cfg.IOThreads, runtime.GOMAXPROCS(0)),
 		ResponsePrefix: cfg.Sessions.ResponseInformation,
 		SysInterval:    cfg.Sys.Interval,
 		Version:        version,
@@ -193,6 +195,15 @@ func autoSubscriptions(cfg *config.Config) (all []broker.AutoSubscription, err e
 // reservedFiles is how many descriptors connections leave to the store, which opens its file anew
 // after a failed commit, to the spools and to the links of uplinks.
 const reservedFiles = 64
+
+// ioThreads is how many threads read and write sockets, by what the configuration says and how many
+// processors there are.
+func ioThreads(configured, processors int) int {
+	if configured > 0 {
+		return configured
+	}
+	return min(max(processors/2, 1), 4)
+}
 
 func limits(cfg *config.Config, files uint64) broker.Limits {
 	aliases := cfg.Limits.TopicAliases

@@ -131,7 +131,7 @@ func New(o Options) (*Broker, error) {
 	})
 	b.cache = route.NewCache(b.index, o.Limits.MatchCacheReferences)
 	var err error
-	if b.loop, err = loop.New(handler{b}); err != nil {
+	if b.loop, err = loop.New(handler{b}, max(o.IOThreads-1, 0)); err != nil {
 		return nil, fmt.Errorf("broker: %w", err)
 	}
 	b.restoreRetained(o)

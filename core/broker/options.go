@@ -28,6 +28,9 @@ type Options struct {
 	Clock  Clock
 	Limits Limits
 	Log    *slog.Logger
+	// IOThreads is how many threads read and write sockets at a time, the event loop's among them;
+	// default 1. Everything else is done by the loop alone.
+	IOThreads int
 
 	// Rewrites change the topics that clients use; access rules are about what they become.
 	Rewrites rule.Rewrites

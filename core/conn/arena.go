@@ -30,6 +30,8 @@ type Arena struct {
 	ids   []int32 // offsets in buf of the packet ids to patch, ascending
 	dirty []*Conn // connections with something to write this turn
 	free  [len(classes)][][]byte
+
+	together *together // nil = the loop writes alone
 }
 
 // Segment is one encoded packet in the arena of the current turn.
@@ -80,10 +82,16 @@ func (a *Arena) Pending() bool { return len(a.dirty) > 0 }
 // Flush writes what each dirty connection has, once each, and empties the arena. It calls
 // nobody: a connection whose socket is broken notices when it reads.
 func (a *Arena) Flush(p *poll.Poller) {
+	if a.together != nil && len(a.dirty) >= crowd {
+		a.together.write()
+	} else {
+		for _, c := range a.dirty {
+			c.flush(a)
+		}
+	}
 	for i, c := range a.dirty {
 		a.dirty[i] = nil
 		c.dirty = false
-		c.flush(a)
 		_ = c.Watch(p) // changes what is watched already, which cannot fail
 	}
 	a.dirty = a.dirty[:0]
@@ -131,9 +139,10 @@ func (a *Arena) grow(b []byte, n int) []byte {
 	return bigger
 }
 
-// patch writes the consecutive identifiers from base on into the n packets from first on.
-func (a *Arena) patch(first, n int32, base packet.ID) {
+// patch writes the consecutive identifiers from base on into the n packets from first on. buf is the
+// arena's, or a copy of it.
+func (a *Arena) patch(buf []byte, first, n int32, base packet.ID) {
 	for i := range n {
-		binary.BigEndian.PutUint16(a.buf[a.ids[first+i]:], uint16(base)+uint16(i))
+		binary.BigEndian.PutUint16(buf[a.ids[first+i]:], uint16(base)+uint16(i))
 	}
 }

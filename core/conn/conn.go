@@ -100,8 +100,7 @@ type Handler interface {
 // specification forbids or that is larger than h allows (PacketTooLarge, before it is
 // buffered), ErrPaused, an error of the socket, or nil.
 func (c *Conn) Receive(buf []byte, a *Arena, h Handler) error {
-	held := len(c.in)
-	if held > rejoin {
+	if len(c.in) > rejoin {
 		n, err := c.read(buf)
 		if err != nil || n == 0 {
 			return err
@@ -109,12 +108,40 @@ func (c *Conn) Receive(buf []byte, a *Arena, h Handler) error {
 		c.in = append(c.in, buf[:n]...)
 		return c.consumeHeld(a, h)
 	}
-	copy(buf, c.in)
-	n, err := c.read(buf[held:])
-	if err != nil || n == 0 {
+	data, err := c.Fill(buf)
+	if err != nil || len(data) == 0 {
 		return err
 	}
-	rest, err := c.packets(buf[:held+n], h)
+	return c.Take(data, a, h)
+}
+
+// Fill reads once from the socket, into buf behind what the connection has of a packet, and returns
+// both. It changes nothing: a hand of a crew may call it, if Fillable. data is empty if there is
+// nothing to read yet. The errors are those of reading that Receive has.
+func (c *Conn) Fill(buf []byte) (data []byte, err error) {
+	held := copy(buf, c.in)
+	n, err := c.read(buf[held:])
+	if err != nil || n == 0 {
+		return nil, err
+	}
+	return buf[:held+n], nil
+}
+
+// Fillable says whether what the connection holds leaves room in a buffer of n bytes for at least
+// as much again as is worth a read.
+func (c *Conn) Fillable(n int) bool { return len(c.in) <= rejoin && n >= len(c.in)+minFill }
+
+// minFill is the least that Fill is to have room for.
+const minFill = 4 << 10
+
+// Take hands the whole packets of what Fill has read to h, and keeps the rest; of a connection that
+// was paused meanwhile it keeps everything. The errors are those of packets that Receive has.
+func (c *Conn) Take(data []byte, a *Arena, h Handler) error {
+	if c.paused {
+		c.carry(data, a)
+		return nil
+	}
+	rest, err := c.packets(data, h)
 	c.carry(rest, a)
 	return err
 }
@@ -244,7 +271,7 @@ func (c *Conn) joins(s Segment, id packet.ID) bool {
 // spill moves the range, less its first written bytes, to the connection's own buffer.
 func (c *Conn) spill(a *Arena, written int32) {
 	if c.start+written < c.end {
-		a.patch(c.firstID, c.nIDs, c.baseID)
+		a.patch(a.buf, c.firstID, c.nIDs, c.baseID)
 		b := a.buf[c.start+written : c.end]
 		c.out = append(a.grow(c.out, len(b)), b...)
 	}
@@ -260,13 +287,30 @@ func (c *Conn) flush(a *Arena) {
 		c.flushOwn(a)
 		return
 	}
-	a.patch(c.firstID, c.nIDs, c.baseID)
-	n, err := poll.Write(int(c.fd), a.buf[c.start:c.end])
-	if err != nil && err != unix.EAGAIN {
-		c.fail(a)
-		return
+	n, err := poll.Write(int(c.fd), c.output(a, a.buf))
+	c.wrote(a, n, err)
+}
+
+// output is what is to be written, of the range with its packet ids. buf holds what the arena does.
+func (c *Conn) output(a *Arena, buf []byte) []byte {
+	if c.start == c.end {
+		return c.out[c.off:]
 	}
-	c.spill(a, int32(n))
+	a.patch(buf, c.firstID, c.nIDs, c.baseID)
+	return buf[c.start:c.end]
+}
+
+// wrote goes on after a write of the output.
+func (c *Conn) wrote(a *Arena, n int, err error) {
+	switch {
+	case err != nil && err != unix.EAGAIN:
+		c.fail(a)
+	case c.start == c.end:
+		c.off += n
+		c.flushOwn(a)
+	default:
+		c.spill(a, int32(n))
+	}
 }
 
 func (c *Conn) flushOwn(a *Arena) {

@@ -49,6 +49,7 @@ type Loop struct {
 	Arena conn.Arena
 
 	handler Handler
+	hands   int
 	poller  *poll.Poller
 	start   time.Time
 	now     time.Duration // of this turn, since start
@@ -63,6 +64,7 @@ type Loop struct {
 	lingering int
 	paused    bool // listeners are off: no descriptors left
 	again     listenAgain
+	reader    *reader // nil = the loop reads alone
 
 	mu    sync.Mutex
 	inbox []func() // guarded by mu; bounded by what those who post may have open
@@ -85,7 +87,10 @@ type listener struct {
 }
 
 // New returns a loop that drives h once it runs.
-func New(h Handler) (*Loop, error) {
+//
+// hands is how many goroutines help it to read and write where there are many sockets to serve at
+// once (conn.Crew). They change nothing of what it does in which order.
+func New(h Handler, hands int) (*Loop, error) {
 	p, err := poll.New()
 	if err != nil {
 		return nil, err
@@ -98,6 +103,7 @@ func New(h Handler) (*Loop, error) {
 		slots:   make([]slot, poll.FirstSlot),
 	}
 	l.again.l = l
+	l.hands = hands
 	return l, nil
 }
 
@@ -218,6 +224,12 @@ func (l *Loop) Run(ctx context.Context) error {
 	if err := l.armTimer(); err != nil { // what was set before
 		return err
 	}
+	if l.hands > 0 {
+		crew := conn.NewCrew(l.hands)
+		defer crew.Close()
+		l.Arena.Join(crew)
+		l.reader = newReader(l, crew)
+	}
 	for ctx.Err() == nil {
 		if err := l.turn(); err != nil {
 			return err
@@ -233,8 +245,10 @@ func (l *Loop) turn() error {
 		return err
 	}
 	l.now = time.Since(l.start)
-	for _, ev := range ready {
-		l.serve(ev)
+	if l.reader == nil || !l.reader.serve(ready) {
+		for _, ev := range ready {
+			l.serve(ev)
+		}
 	}
 	if timer {
 		l.armed = 0
@@ -287,12 +301,17 @@ func (l *Loop) serve(ev poll.Event) {
 		return
 	}
 	if ev.Readable {
-		if err := c.Receive(l.buf, &l.Arena, l.handler); err != nil {
-			l.ended(c, err)
-		}
-		if l.Arena.Full() {
-			l.flush()
-		}
+		l.received(c, c.Receive(l.buf, &l.Arena, l.handler))
+	}
+}
+
+// received ends the reading of a connection in this turn.
+func (l *Loop) received(c *conn.Conn, err error) {
+	if err != nil {
+		l.ended(c, err)
+	}
+	if l.Arena.Full() {
+		l.flush()
 	}
 }
 

@@ -20,7 +20,9 @@ const guard = 20 * time.Second
 // server is a handler whose behaviour is the test's.
 type server struct {
 	loop     *Loop
+	hands    int
 	packet   func(c *conn.Conn, h packet.Header) error
+	body     func(c *conn.Conn, h packet.Header, body []byte) error // in place of packet
 	accepted func(c *conn.Conn) bool
 	ended    chan error
 	turns    atomic.Int64 // calls of TurnEnds
@@ -28,7 +30,10 @@ type server struct {
 
 func (s *server) MaxPacket(*conn.Conn) int { return 1 << 20 }
 
-func (s *server) Packet(c *conn.Conn, h packet.Header, _ []byte) error {
+func (s *server) Packet(c *conn.Conn, h packet.Header, body []byte) error {
+	if s.body != nil {
+		return s.body(c, h, body)
+	}
 	if s.packet == nil {
 		return nil
 	}
@@ -52,7 +57,7 @@ func serve(t *testing.T, s *server) (addr string) {
 	s.ended = make(chan error, 100)
 	if s.loop == nil {
 		var err error
-		if s.loop, err = New(s); err != nil {
+		if s.loop, err = New(s, s.hands); err != nil {
 			t.Fatal(err)
 		}
 	}
@@ -105,7 +110,7 @@ func (s *server) do(t *testing.T, f func()) {
 func TestTimerSetBeforeRunFires(t *testing.T) {
 	s := &server{}
 	var err error
-	if s.loop, err = New(s); err != nil {
+	if s.loop, err = New(s, s.hands); err != nil {
 		t.Fatal(err)
 	}
 	fired := make(chan struct{})

@@ -47,6 +47,9 @@ type Config struct {
 	Uplinks       []Uplink       // names are unique
 	Log           Log
 
+	// IOThreads is how many threads read and write sockets at a time, 0 = by the processors.
+	IOThreads int
+
 	// Warnings are legal but doubtful settings, each with its place in the file.
 	Warnings []string
 }

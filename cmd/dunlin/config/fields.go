@@ -17,6 +17,9 @@ import (
 // maxSocketPath is the longest path of a unix socket: sun_path is 108 bytes with its final NUL.
 const maxSocketPath = 107
 
+// maxIOThreads is more than there is to do side by side.
+const maxIOThreads = 16
+
 // config reads the whole file.
 func (d *decoder) config(n *yaml.Node, c *Config) {
 	g, ok := d.group(n,
@@ -37,6 +40,7 @@ func (d *decoder) config(n *yaml.Node, c *Config) {
 		field{key: "auth", read: func(n *yaml.Node) { d.auth(n, &c.Auth) }},
 		field{key: "access", read: func(n *yaml.Node) { d.access(n, c) }},
 		field{key: "uplinks", read: func(n *yaml.Node) { d.uplinks(n, c) }},
+		field{key: "io_threads", read: d.whole(&c.IOThreads, 0, maxIOThreads)},
 		field{key: "log", read: func(n *yaml.Node) { d.log(n, &c.Log) }},
 	)
 	if ok && !g.has("data") {
