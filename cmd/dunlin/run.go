@@ -224,6 +224,8 @@ func limits(cfg *config.Config, files uint64) broker.Limits {
 		MaxOutput:        int(cfg.Limits.MaxOutput),
 		ConnectTimeout:   cfg.Limits.ConnectTimeout,
 		MaxQueued:        cfg.Sessions.MaxQueuedMessages,
+		MaxQueuedBytes:   cfg.Sessions.MaxQueuedBytes,
+		DropOldest:       cfg.Sessions.WhenFull == "drop_oldest",
 		MaxSessionExpiry: cfg.Sessions.MaxExpiry,
 		MaxRetained:      cfg.Retained.MaxMessages,
 		MaxRetainedBytes: cfg.Retained.MaxBytes,

@@ -79,6 +79,8 @@ func (b *Broker) greetable(m *member, qos packet.QoS) bool {
 		return true
 	case m.state.Pending() >= b.limits.MaxInFlight:
 		return false
+	case m.state.Durable() && b.queueLong(m):
+		return false
 	case m.state.Durable() && b.undecided >= maxUndecided:
 		if !m.greeter {
 			m.greeter = true

@@ -37,6 +37,8 @@ type member struct {
 	greetings []greeting // subscriptions that are still to get retained messages
 	greeter   bool       // among the broker's greeters
 
+	overflow *overflow // since its queue was full, nil = it has room
+
 	expires *expiry    // while offline, if the session does not last for ever
 	willDue *willDelay // while its will waits
 }
@@ -96,6 +98,7 @@ func (b *Broker) endSession(m *member, t durable.Token) {
 	}
 	m.ended = true
 	m.epoch++
+	b.overflowEnds(m, "session ended")
 	if n := m.state.Pending(); n > 0 {
 		b.dropAll(DropSessionEnded, m.clientID, "", n)
 	}
@@ -313,7 +316,7 @@ func (b *Broker) leaveAfterCrash() {
 }
 
 func (b *Broker) sessionLimits() session.Limits {
-	return session.Limits{Window: b.limits.MaxInFlight, MaxQueued: b.limits.MaxQueued}
+	return session.Limits{Window: b.limits.MaxInFlight}
 }
 
 func (b *Broker) transientLimits() session.Limits {

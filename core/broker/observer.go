@@ -35,7 +35,7 @@ type Observer interface {
 	// may not arrive, and be sent again.
 	Delivered(Delivery)
 	// Dropped announces messages that do not get where they were to go: one at a time, but for
-	// those of a session that ends.
+	// those of a session that ends, or whose queue makes room.
 	Dropped(Drop)
 }
 
@@ -100,7 +100,7 @@ type Delivery struct {
 type Drop struct {
 	Reason   DropReason
 	ClientID string // of the receiver; of the publisher where nobody gets the message; "" = an uplink
-	Topic    string // "" = of those of a session that has ended
+	Topic    string // "" = not known: of a session that has ended, or of the oldest of a full queue
 	Messages int
 }
 

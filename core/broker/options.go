@@ -79,7 +79,8 @@ type Limits struct {
 	MaxSubscriptions     int           // per client; default 1000
 	MaxInFlight          int           // PUBLISH packets of QoS 1 and 2 on their way to one client; default 256
 	ReceiveMaximum       int           // the same from one client, announced to MQTT 5.0; default 256
-	MaxQueued            int           // messages that wait for one session; default 100,000
+	MaxQueued            int           // messages that wait for one session, in flight included; default 100,000
+	MaxQueuedBytes       int64         // and their topics, properties and payloads; default 64 MiB
 	MaxQueuedTransient   int           // the same for a session that ends with its connection; default 10,000
 	MaxTransientBytes    int           // and the bytes of its messages, which are in memory; default 8 MiB
 	MaxConnections       int           // of all listeners; default 0 = as many as there are descriptors
@@ -99,6 +100,10 @@ type Limits struct {
 	NoWildcards       bool
 	NoSubscriptionIDs bool
 
+	// DropOldest makes room in a full queue by dropping what has waited longest in it and was never
+	// sent. Otherwise, and if that is not enough, the new message is dropped.
+	DropOldest bool
+
 	// CheckPayloads refuses payloads that are not the UTF-8 that their Payload Format Indicator claims.
 	CheckPayloads bool
 }
@@ -115,6 +120,7 @@ func (l *Limits) setDefaults() {
 	setDefault(&l.MaxInFlight, 256)
 	setDefault(&l.ReceiveMaximum, 256)
 	setDefault(&l.MaxQueued, 100_000)
+	setDefault(&l.MaxQueuedBytes, 64<<20)
 	setDefault(&l.MaxQueuedTransient, 10_000)
 	setDefault(&l.MaxTransientBytes, 8<<20)
 	setDefault(&l.MaxOutput, 1<<20)

@@ -24,7 +24,6 @@ type outbox struct {
 	Outbox
 	number durable.SessionNumber
 
-	waiting int         // in the store and not taken over yet, at most Limits.MaxQueued
 	moving  int         // handed over and not answered yet
 	behind  bool        // what comes is left in the store
 	reading bool        // a read of the store is under way
@@ -57,7 +56,6 @@ func (b *Broker) addOutbox(x Outbox) *outbox {
 // restore brings back what the last process had committed and not handed over.
 func (o *outbox) restore(r *durable.Restored) {
 	o.number, o.read = r.Session.Number, r.Floor
-	o.waiting = r.Pending
 	o.behind = r.Pending > 0
 }
 
@@ -105,7 +103,6 @@ func (o *outbox) handed(b *Broker, seq durable.Seq, err error) {
 		return
 	}
 	o.report.over(b, "uplink", o.Name())
-	o.waiting = max(0, o.waiting-1)
 	b.store.Done(o.number, seq, durable.Delivered)
 	o.catchUp(b)
 }

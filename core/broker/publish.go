@@ -23,6 +23,9 @@ type publication struct {
 	own            bool             // of the broker itself: it is not kept
 }
 
+// size is what a queue is charged for the message.
+func (pub *publication) size() int { return len(pub.Topic) + len(pub.Properties) + len(pub.Payload) }
+
 // target is a durable receiver of the publish under way.
 type target struct {
 	m      *member
@@ -206,7 +209,10 @@ func (b *Broker) admitted(pub *publication, route *route.Route) bool {
 	}
 	for i := range route.Matches {
 		o := b.receivers[route.Matches[i].Receiver].outbox
-		if o != nil && (o.waiting >= b.limits.MaxQueued || !o.Admits(len(pub.topic)+len(pub.Properties)+len(pub.Payload))) {
+		if o == nil {
+			continue
+		}
+		if messages, bytes := b.excess(o.number, pub.size()); messages > 0 || bytes > 0 || !o.Admits(pub.size()) {
 			return false
 		}
 	}
@@ -226,21 +232,21 @@ func (b *Broker) offer(pub *publication, t *member, qos packet.QoS, retain bool,
 			b.sendNow(pub, t.client, 0, retain, ids, 0)
 		}
 	case t.state.Durable():
-		switch o, id := t.state.Offer(b.ready(t)); o {
-		case session.Refuse:
-			b.drop(DropQueueFull, t.clientID, pub.topic)
-		default:
-			b.targets = append(b.targets, target{m: t, qos: qos, retain: retain, subIDs: ids, id: id})
+		if !b.fits(t, pub) {
+			b.dropFull(t, pub.topic, 1)
+			return
 		}
+		_, id := t.state.Offer(b.ready(t))
+		b.targets = append(b.targets, target{m: t, qos: qos, retain: retain, subIDs: ids, id: id})
 	default:
-		switch o, id := t.state.Offer(b.ready(t)); o {
+		switch o, id := b.offerMemory(t); o {
 		case session.SendNow:
 			t.state.Sending(qos, id)
 			b.sendNow(pub, t.client, qos, retain, ids, id)
 		case session.Wait:
 			t.state.Enqueue(session.Queued{Message: b.message(pub), QoS: qos, Retain: retain, SubscriptionIDs: slices.Clone(ids)})
 		case session.Refuse:
-			b.drop(DropQueueFull, t.clientID, pub.topic)
+			b.dropFull(t, pub.topic, 1)
 		}
 	}
 }
@@ -314,9 +320,6 @@ func (b *Broker) append(pub *publication, op *publishing) {
 	}
 	if pub.QoS == 2 {
 		op.outboxes = append(op.outboxes, b.handed...)
-		for _, o := range b.handed {
-			o.waiting++
-		}
 	}
 }
 

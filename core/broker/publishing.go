@@ -126,11 +126,8 @@ func (op *publishing) undo() {
 		op.b.pump(m)
 		op.b.greet(m)
 	}
-	for _, o := range op.outboxes {
-		o.waiting--
-	}
 	for _, m := range op.queued {
-		m.state.Lost()
+		m.state.Lost(op.seq)
 		op.b.pump(m)
 		op.b.greet(m)
 	}
@@ -408,6 +405,9 @@ func (f *flow) complete(b *Broker, d durable.Completion) {
 func (b *Broker) done(m *member, seq durable.Seq, o durable.Outcome) {
 	if m.state.Durable() && seq != 0 {
 		b.store.Done(m.state.Number(), seq, o)
+	}
+	if m.overflow != nil && b.hasRoom(m) {
+		b.overflowEnds(m, "queue has room again")
 	}
 }
 

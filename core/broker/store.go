@@ -37,6 +37,14 @@ type Store interface {
 	// Release notes the client's PUBREL of an incoming id; the PUBCOMP leaves after its completion.
 	Release(n durable.SessionNumber, id packet.ID, t durable.Token)
 
+	// Queued returns how many messages are in the queue of a session, and their bytes: of every
+	// Append before, what is not Done.
+	Queued(n durable.SessionNumber) (messages int, bytes int64)
+	// DropOldest takes at least so many messages and bytes out of a queue, the oldest of those
+	// behind after, as DroppedFull; none if there are not enough. It returns how many they were, and
+	// the number of the last.
+	DropOldest(n durable.SessionNumber, after durable.Seq, messages int, bytes int64) (dropped int, last durable.Seq)
+
 	// Read reads entries of a session's queue behind after, in order, at most max entries and
 	// about maxBytes bytes but at least one entry if there is one. It sees every Append before
 	// it. Answered by Completer.Read.

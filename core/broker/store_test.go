@@ -271,6 +271,47 @@ func (s *fakeStore) batch(r *fakeRead) durable.Batch {
 	return b
 }
 
+func (s *fakeStore) Queued(n durable.SessionNumber) (messages int, bytes int64) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	s.queued(n, func(r *record) bool {
+		messages++
+		bytes += int64(r.m.Size())
+		return true
+	})
+	return messages, bytes
+}
+
+// queued calls fn with each record that a session is not done with, in order, while it returns true.
+func (s *fakeStore) queued(n durable.SessionNumber, fn func(r *record) bool) {
+	for _, r := range s.records {
+		if slices.ContainsFunc(r.to, func(to durable.Receiver) bool { return to.Session == n }) && !fn(r) {
+			return
+		}
+	}
+}
+
+func (s *fakeStore) DropOldest(n durable.SessionNumber, after durable.Seq, messages int, bytes int64) (dropped int, last durable.Seq) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	var oldest []durable.Seq
+	s.queued(n, func(r *record) bool {
+		if r.seq > after && (len(oldest) < messages || bytes > 0) {
+			oldest = append(oldest, r.seq)
+			bytes -= int64(r.m.Size())
+		}
+		return true
+	})
+	if len(oldest) == 0 || len(oldest) < messages || bytes > 0 {
+		return 0, 0
+	}
+	for _, q := range oldest {
+		s.outcomes[durable.DroppedFull]++
+		s.remove(n, q)
+	}
+	return len(oldest), oldest[len(oldest)-1]
+}
+
 func (s *fakeStore) NextSession() durable.SessionNumber {
 	s.mu.Lock()
 	defer s.mu.Unlock()

@@ -227,8 +227,10 @@ func (s *sys) tree() []sysValue {
 
 	count("messages/received", &k.PacketsReceived)
 	count("messages/sent", &b.loop.Arena.Packets)
-	number("messages/stored", b.stored)
-	number("store/messages/count", b.stored)
+	stored := func() int { n, _ := b.stored(); return n }
+	number("messages/stored", stored)
+	number("store/messages/count", stored)
+	add("store/messages/bytes", func() string { _, n := b.stored(); return strconv.FormatInt(n, 10) })
 	count("publish/messages/received", &k.Received)
 	count("publish/messages/sent", &k.Sent)
 	add("publish/messages/dropped", func() string { return strconv.FormatUint(k.lost(), 10) })
@@ -284,13 +286,18 @@ func (s *sys) loadsOf(k *Counters) []namedLoad {
 }
 
 // stored is how many messages are kept: retained, or in the queue of a session. One that is in
-// several queues counts in each.
-func (b *Broker) stored() int {
-	n := b.retained.Len()
+// several queues counts in each. bytes are those of topics, properties and payloads.
+func (b *Broker) stored() (messages int, bytes int64) {
+	messages, bytes = b.retained.Len(), b.retained.Size()
 	for _, m := range b.members {
-		n += m.state.Pending()
+		if m.state.Durable() {
+			n, size := b.store.Queued(m.state.Number())
+			messages, bytes = messages+n, bytes+size
+			continue
+		}
+		messages, bytes = messages+m.state.Pending(), bytes+int64(m.state.QueuedBytes())
 	}
-	return n
+	return messages, bytes
 }
 
 // lost is how many messages did not get to somebody who was to get them.

@@ -70,7 +70,7 @@ func TestSysHasTheTopicsThatUsersKnow(t *testing.T) {
 	for name := range strings.FieldsSeq(`
 		version uptime
 		clients/total clients/connected clients/disconnected clients/maximum clients/expired
-		messages/received messages/sent messages/stored store/messages/count
+		messages/received messages/sent messages/stored store/messages/count store/messages/bytes
 		publish/messages/received publish/messages/sent publish/messages/dropped
 		publish/bytes/received publish/bytes/sent bytes/received bytes/sent
 		subscriptions/count retained_messages/count

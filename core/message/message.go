@@ -18,6 +18,9 @@ type Message struct {
 	Source    string // "" = a LAN client, otherwise the name of the uplink that it came down from
 }
 
+// Size is what a queue is charged for the message: the bytes of topic, properties and payload.
+func (m *Message) Size() int { return len(m.Topic) + len(m.Properties) + len(m.Payload) }
+
 // Stamp is a moment by the clock of one boot of the machine (platform/clock): wall time is not
 // trusted to order anything.
 type Stamp struct {

@@ -144,6 +144,9 @@ func (s *Store) Len() int { return s.n }
 // Bytes returns the memory that is charged, overhead included.
 func (s *Store) Bytes() int64 { return s.bytes + s.tree.bytes }
 
+// Size returns the bytes of the messages themselves, without what it costs to keep them.
+func (s *Store) Size() int64 { return s.bytes - int64(s.n)*messageOverhead }
+
 // Refused returns how many messages Set has refused.
 func (s *Store) Refused() uint64 { return s.refused }
 

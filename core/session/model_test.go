@@ -30,6 +30,8 @@ type world struct {
 	toThem []sending
 	toUs   []sending
 	sentAs map[durable.Seq]packet.ID // the identifier with which a message has left
+	gone   map[durable.Seq]bool      // dropped to make room
+	back   map[durable.Seq]bool      // dropped to make room, which a crash has undone
 
 	// The client.
 	receiveMax uint16
@@ -91,6 +93,9 @@ func (w *world) send(p sending) {
 			w.t.Fatalf("seed %d: identifier %d is in use for %d and sent with %d", w.seed, p.id, held, p.seq)
 		}
 		w.inUse[p.id] = p.seq
+		if w.gone[p.seq] {
+			w.t.Fatalf("seed %d: message %d leaves, which was dropped", w.seed, p.seq)
+		}
 		if _, before := w.sentAs[p.seq]; before != p.dup {
 			w.t.Fatalf("seed %d: message %d, sent before %v, leaves with DUP %v", w.seed, p.seq, before, p.dup)
 		}
@@ -131,7 +136,7 @@ func (w *world) publish() {
 				delete(w.inUse, id)
 				w.pump()
 			case failed:
-				w.s.Lost()
+				w.s.Lost(seq)
 				w.pump()
 			default:
 				w.qos[seq] = qos
@@ -168,6 +173,28 @@ func (w *world) pump() {
 		}
 		w.later = append(w.later, func() { w.arrived(epoch, batch, last, more) })
 	})
+}
+
+// drop makes room in the queue.
+func (w *world) drop() {
+	var oldest []durable.Seq
+	most := 1 + w.rng.IntN(3)
+	for _, e := range w.mem.queue {
+		if e.seq > w.s.NeverSent() && len(oldest) < most {
+			oldest = append(oldest, e.seq)
+		}
+	}
+	if len(oldest) == 0 {
+		return
+	}
+	for _, seq := range oldest {
+		if _, sent := w.sentAs[seq]; sent {
+			w.t.Fatalf("seed %d: message %d was sent and is dropped", w.seed, seq)
+		}
+		w.gone[seq] = true
+		w.mem.remove(seq)
+	}
+	w.s.Dropped(len(oldest), oldest[len(oldest)-1])
 }
 
 func (w *world) committed(seq durable.Seq) bool {
@@ -349,6 +376,12 @@ func (w *world) crash() {
 	w.epoch++
 	w.txn, w.later = nil, nil
 	w.mem = w.disk.clone()
+	for _, e := range w.mem.queue {
+		if w.gone[e.seq] { // that it was dropped is lost as well
+			delete(w.gone, e.seq)
+			w.back[e.seq] = true
+		}
+	}
 	r := &durable.Restored{
 		Session:  durable.Session{Number: 1},
 		Pending:  len(w.mem.queue),
@@ -384,7 +417,7 @@ func TestEverythingArrivesWhateverHappens(t *testing.T) {
 		w := &world{
 			t: t, seed: seed, rng: rand.New(rand.NewPCG(seed, 1)), s: New(1, limits),
 			qos: map[durable.Seq]packet.QoS{}, sentAs: map[durable.Seq]packet.ID{},
-			known: map[packet.ID]durable.Seq{}, inUse: map[packet.ID]durable.Seq{},
+			known: map[packet.ID]durable.Seq{}, inUse: map[packet.ID]durable.Seq{}, gone: map[durable.Seq]bool{}, back: map[durable.Seq]bool{},
 		}
 		for range 300 {
 			switch n := w.rng.IntN(100); {
@@ -400,8 +433,13 @@ func TestEverythingArrivesWhateverHappens(t *testing.T) {
 				w.us()
 			case n < 97:
 				w.cut()
-			case n < 98 && seed%2 == 0:
+			case n < 98 && seed%5 == 0:
+				w.drop()
+			case n < 99 && seed%2 == 0:
 				w.crash()
+			}
+			if p := w.s.Pending(); p != len(w.mem.queue) {
+				t.Fatalf("seed %d: %d are pending, the store has %d", seed, p, len(w.mem.queue))
 			}
 		}
 		for range 100_000 {
@@ -439,13 +477,16 @@ func (w *world) check() {
 			}
 			continue
 		}
+		if w.back[seq] {
+			continue // others have overtaken it
+		}
 		if seq < last[qos] {
 			w.t.Fatalf("seed %d: QoS %d message %d comes after %d", w.seed, qos, seq, last[qos])
 		}
 		last[qos] = seq
 	}
 	for _, seq := range slices.Sorted(maps.Keys(w.qos)) {
-		if times[seq] == 0 {
+		if times[seq] == 0 && !w.gone[seq] {
 			w.t.Fatalf("seed %d: message %d is lost", w.seed, seq)
 		}
 	}

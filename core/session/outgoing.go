@@ -15,14 +15,14 @@ type Offered int
 const (
 	SendNow Offered = iota + 1 // it has an identifier and a place in the window
 	Wait                       // it stays in the queue: append it, or Enqueue it without a number
-	Refuse                     // the queue is full: count it as dropped
+	Refuse                     // the queue in memory is full: count it, or the oldest of it, as dropped
 )
 
 // Offer asks what happens to a message of QoS 1 or 2; ready says that the connection takes more
 // output now. For SendNow it returns the identifier; the caller then calls Took with the
 // message's number.
 func (s *Session) Offer(ready bool) (Offered, packet.ID) {
-	if s.Pending() >= s.limits.MaxQueued || s.limits.MaxBytes > 0 && s.bytes >= s.limits.MaxBytes {
+	if !s.Durable() && (s.Pending() >= s.limits.MaxQueued || s.limits.MaxBytes > 0 && s.bytes >= s.limits.MaxBytes) {
 		return Refuse, 0
 	}
 	if !ready || !s.connected || !s.live || s.room() <= 0 || len(s.queue) > 0 {
@@ -63,6 +63,7 @@ func firstState(qos packet.QoS) state {
 
 func (s *Session) push(o Outgoing) {
 	s.outstanding++
+	s.begun = max(s.begun, o.Seq)
 	s.flight = append(s.flight, o)
 }
 
@@ -72,19 +73,46 @@ func (s *Session) Enqueue(q Queued) {
 	s.bytes += q.size()
 }
 
-// Dequeue takes the next message that waits in memory, if the window has room.
-func (s *Session) Dequeue() (q Queued, id packet.ID, ok bool) {
-	if len(s.queue) == 0 || s.room() <= 0 {
-		return q, 0, false
+// DropOldest takes the message that waits longest in memory away; false if none waits.
+func (s *Session) DropOldest() (q Queued, ok bool) {
+	if len(s.queue) == 0 {
+		return q, false
 	}
-	q = s.queue[0]
+	return s.shift(), true
+}
+
+// shift takes the first message out of the queue in memory.
+func (s *Session) shift() Queued {
+	q := s.queue[0]
 	s.bytes -= q.size()
 	s.queue[0] = Queued{}
 	s.queue = s.queue[1:]
 	if len(s.queue) == 0 {
 		s.queue = nil
 	}
-	return q, s.takeID(), true
+	return q
+}
+
+// NeverSent is behind which message of the store everything is that was never in flight: that may
+// be dropped, the oldest first; then call Dropped.
+func (s *Session) NeverSent() durable.Seq { return s.begun }
+
+// Dropped notes that so many messages behind NeverSent were dropped from the store, the oldest, up
+// to last. They may still be among the entries of a read that is under way.
+func (s *Session) Dropped(messages int, last durable.Seq) {
+	if s.dropped.to <= s.begun {
+		s.dropped.from = s.begun
+	}
+	s.dropped.to = last
+	s.done(messages)
+}
+
+// Dequeue takes the next message that waits in memory, if the window has room.
+func (s *Session) Dequeue() (q Queued, id packet.ID, ok bool) {
+	if len(s.queue) == 0 || s.room() <= 0 {
+		return q, 0, false
+	}
+	return s.shift(), s.takeID(), true
 }
 
 // NextRead says whether the store is to be read now, behind which number, and for how many
@@ -118,7 +146,7 @@ type Deliver int
 
 // What Entry answers.
 const (
-	Ignore Deliver = iota // it is on its way on this connection, or past PUBREC
+	Ignore Deliver = iota // it is on its way on this connection, past PUBREC, or dropped
 	Full                  // the window has no room: it and those behind it are read again later
 	Send                  // send it
 	Resend                // send it with DUP set: it may have left on an earlier connection
@@ -148,6 +176,10 @@ func (s *Session) Entry(e *durable.Entry) (packet.ID, Deliver) {
 		}
 		return f.ID, Resend
 	}
+	if s.dropped.has(e.Seq) {
+		s.readTo = e.Seq
+		return 0, Ignore
+	}
 	if s.room() <= 0 {
 		return 0, Full
 	}
@@ -160,15 +192,16 @@ func (s *Session) Entry(e *durable.Entry) (packet.ID, Deliver) {
 	return id, Send
 }
 
-// Begun says whether an entry is in flight, on this connection or from an earlier one: then it
-// neither expires nor is it denied any more.
+// Begun says whether an entry is in flight, on this connection or from an earlier one, or done since
+// it was read: then it neither expires nor is it denied any more.
 func (s *Session) Begun(seq durable.Seq) bool {
-	return s.bySeq(seq) >= 0 || slices.Contains(s.late, seq)
+	return s.bySeq(seq) >= 0 || slices.Contains(s.late, seq) || s.dropped.has(seq)
 }
 
 // Skip notes that an entry was read and is done without having been sent.
 func (s *Session) Skip(seq durable.Seq) {
 	s.readTo = seq
+	s.begun = max(s.begun, seq)
 	s.done(1)
 }
 
@@ -311,7 +344,11 @@ func (s *Session) Abort(id packet.ID, seq durable.Seq) {
 }
 
 // Lost takes back a message that waits and could not be stored.
-func (s *Session) Lost() { s.done(1) }
+func (s *Session) Lost(seq durable.Seq) {
+	if !s.dropped.has(seq) {
+		s.done(1)
+	}
+}
 
 func (s *Session) finish(i int) durable.Seq {
 	f := s.flight[i]

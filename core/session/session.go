@@ -11,9 +11,12 @@ import (
 
 // Limits bound a session.
 type Limits struct {
-	Window    int // PUBLISH packets in flight to the client, 1 to 65,535
+	Window int // PUBLISH packets in flight to the client, 1 to 65,535
+
+	// Of a session without a number, whose queue is in memory. The queue of another is bounded by
+	// whoever owns the store.
 	MaxQueued int // messages that wait, in flight included
-	MaxBytes  int // of messages that wait in memory, in a session without a number; 0 = no limit
+	MaxBytes  int // of messages that wait; 0 = no limit
 }
 
 // identifiers is how many may be in use. There can be more of them than the window allows: those
@@ -40,12 +43,19 @@ type Session struct {
 	reading     bool          // a read of the store is under way
 	readTo      durable.Seq   // everything up to it has been sent or is done
 	appended    durable.Seq   // the newest message appended
+	begun       durable.Seq   // the newest that has had an identifier: what is behind it was never sent
+	dropped     span          // what was dropped behind begun
 	mark        durable.Seq   // appended when the read under way was asked for
 	late        []durable.Seq // what was done since then and may be among its entries
 
 	// From the client.
 	incoming []Incoming
 }
+
+// span are the messages behind from, up to to.
+type span struct{ from, to durable.Seq }
+
+func (s span) has(seq durable.Seq) bool { return s.from < seq && seq <= s.to }
 
 // Outgoing is a message in flight to the client.
 type Outgoing struct {
@@ -78,10 +88,9 @@ type Queued struct {
 }
 
 // size is about the memory that it takes. The message may be shared with other sessions.
-func (q *Queued) size() int {
-	const overhead = 200
-	return overhead + len(q.Message.Topic) + len(q.Message.Properties) + len(q.Message.Payload)
-}
+func (q *Queued) size() int { return queuedOverhead + q.Message.Size() }
+
+const queuedOverhead = 200 // bytes
 
 // New returns the state of a session that has just been created. number is 0 for one that ends
 // with its connection.
@@ -101,6 +110,7 @@ func Restore(r *durable.Restored, l Limits) *Session {
 			f.state = released
 		}
 		s.flight = append(s.flight, f)
+		s.begun = max(s.begun, f.Seq)
 	}
 	for _, id := range r.Incoming {
 		s.incoming = append(s.incoming, Incoming{ID: id, Committed: true})
@@ -121,6 +131,9 @@ func (s *Session) Pending() int {
 	}
 	return len(s.queue) + len(s.flight)
 }
+
+// QueuedBytes is how many bytes of messages wait in memory.
+func (s *Session) QueuedBytes() int { return s.bytes - queuedOverhead*len(s.queue) }
 
 // InFlight is how many identifiers are in use towards the client.
 func (s *Session) InFlight() int { return len(s.flight) }

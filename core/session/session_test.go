@@ -148,6 +148,13 @@ func TestQueueInMemoryIsBoundedInBytes(t *testing.T) {
 	if n != 4 {
 		t.Errorf("%d messages of 3000 bytes wait, want 4", n)
 	}
+	if q, ok := s.DropOldest(); !ok || q.Message.Topic != "t" || s.QueuedBytes() != 3*3001 {
+		t.Errorf("dropped %v, and %d bytes wait", ok, s.QueuedBytes())
+	}
+	if o, _ := s.Offer(true); o != Wait {
+		t.Errorf("got %v after the oldest was dropped", o)
+	}
+	n--
 	for n > 0 {
 		s.Puback(id)
 		var ok bool

@@ -20,7 +20,7 @@ func FuzzValues(f *testing.F) {
 	key := seqKey(n)
 	q := &session{number: n, incoming: []packet.ID{4}, outgoing: []durable.Outgoing{{ID: 1, Seq: 3}, {ID: 2, Received: true}}, high: 4}
 	for _, s := range []durable.Seq{2, 3, 9} {
-		q.queue.Push(s)
+		q.queue.Push(s, 1)
 	}
 	for _, v := range [][]byte{
 		appendRecord(nil, key, []receiver{
@@ -48,9 +48,9 @@ func FuzzValues(f *testing.F) {
 		if c, err := parseCursor(key, value(key)); err == nil && c.high < 1<<40 && len(c.open) < 1000 {
 			q := &session{number: n, high: c.high, outgoing: c.outgoing, incoming: c.incoming, ledger: c.ledger}
 			for _, s := range c.open {
-				q.queue.Push(s)
+				q.queue.Push(s, 1)
 			}
-			q.queue.Push(c.high + 1) // otherwise it would be done with everything
+			q.queue.Push(c.high+1, 1) // otherwise it would be done with everything
 			same(t, &c, func() (cursor, error) { return parseCursor(key, appendCursor(nil, key, q, c.asOf)) })
 		}
 		if m, err := parseRetained(key, value(key)); err == nil {

@@ -79,6 +79,32 @@ func (q *modelSession) finish(s durable.Seq, o durable.Outcome) {
 	q.Counts.Left[o]++
 }
 
+// size is what a queue is charged for an entry.
+func (e *modelEntry) size() int64 { return int64(note(e.Text).Size()) }
+
+func (q *modelSession) bytes() (n int64) {
+	for i := range q.Queue {
+		n += q.Queue[i].size()
+	}
+	return n
+}
+
+func (q *modelSession) dropOldest(after durable.Seq, messages int, bytes int64) {
+	var dropped []durable.Seq
+	for i := range q.Queue {
+		if e := &q.Queue[i]; e.Seq > after && (len(dropped) < messages || bytes > 0) {
+			dropped = append(dropped, e.Seq)
+			bytes -= e.size()
+		}
+	}
+	if len(dropped) < messages || bytes > 0 {
+		return
+	}
+	for _, s := range dropped {
+		q.finish(s, durable.DroppedFull)
+	}
+}
+
 // script invents calls that a broker could make in state m.
 type script struct {
 	r *rand.Rand
@@ -140,6 +166,14 @@ func (g *script) next(m *model) op {
 		}, nil, r.IntN(2) == 0}
 	case x < 15:
 		return g.retain()
+	case x < 18 && !g.apart: // a failed commit would have changed what there was to drop
+		after, messages, bytes := durable.Seq(0), 1+r.IntN(3), r.Int64N(600)
+		if e, found := g.pick(q); found {
+			after = e.Seq
+		}
+		return op{"drop oldest", func(b *bench, k durable.Token) { b.DropOldest(n, after, messages, bytes) }, func(m *model) {
+			m.Sessions[n].dropOldest(after, messages, bytes)
+		}, nil, false}
 	case x < 50:
 		return g.append(m)
 	case x < 80:
@@ -277,6 +311,9 @@ func dump(t *testing.T, s *Store) *model {
 				t.Fatal(err)
 			}
 		}
+		if d.bytes() != r.Bytes {
+			t.Fatalf("restored %d bytes of a queue of %d", r.Bytes, d.bytes())
+		}
 		if len(d.Queue) != r.Pending || len(d.Queue) > 0 && r.Floor != d.Queue[0].Seq-1 {
 			t.Fatalf("restored %+v with queue %v", r, d.Queue)
 		}
@@ -364,6 +401,14 @@ func crashes(t *testing.T, seed uint64, calls int) bool {
 			}
 			o.store(b, k)
 			o.model(now)
+			if n := g.session(now); n != 0 {
+				q := now.Sessions[n]
+				if messages, bytes := b.Queued(n); messages != len(q.Queue) || bytes != q.bytes() {
+					t.Errorf("seed %d: after %s session %d has %d messages queued of %d bytes, want %d of %d",
+						seed, o.name, n, messages, bytes, len(q.Queue), q.bytes())
+					return false
+				}
+			}
 			switch r.IntN(8) {
 			case 0, 1:
 				b.Flush()

@@ -50,7 +50,7 @@ func (s *Store) Append(a durable.Append, k durable.Token) durable.Seq {
 		if q == nil || q.queue.Last() >= seq {
 			continue // ended, or named twice
 		}
-		q.queue.Push(seq)
+		q.queue.Push(seq, uint32(a.Message.Size()))
 		q.ledger.Accepted++
 		if r.PacketID != 0 {
 			q.sent(seq, r.PacketID)
@@ -163,6 +163,45 @@ func (s *Store) Done(n durable.SessionNumber, seq durable.Seq, o durable.Outcome
 	if q := s.sessions[n]; q != nil && !s.closing {
 		s.finish(q, seq, o)
 	}
+}
+
+// Queued returns how many messages are in the queue of a session, and their bytes: what it has
+// not been told to be Done of any Append before.
+func (s *Store) Queued(n durable.SessionNumber) (messages int, bytes int64) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if q := s.sessions[n]; q != nil {
+		return q.queue.Len(), q.queue.Bytes()
+	}
+	return 0, 0
+}
+
+// DropOldest takes at least so many messages and bytes out of a queue, the oldest of those behind
+// after, and counts them as DroppedFull. If there are not enough it takes none. It returns how many
+// they were, and the number of the last one. It is saved as Done is: with the commit of what is
+// handed over next, or before.
+func (s *Store) DropOldest(n durable.SessionNumber, after durable.Seq, messages int, bytes int64) (dropped int, last durable.Seq) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	q := s.sessions[n]
+	if q == nil || s.closing {
+		return 0, 0
+	}
+	var oldest []durable.Seq
+	for seq, size := range q.queue.Sizes(after) {
+		if len(oldest) >= messages && bytes <= 0 {
+			break
+		}
+		oldest = append(oldest, seq)
+		bytes -= int64(size)
+	}
+	if len(oldest) == 0 || len(oldest) < messages || bytes > 0 {
+		return 0, 0
+	}
+	for _, seq := range oldest {
+		s.finish(q, seq, durable.DroppedFull)
+	}
+	return len(oldest), oldest[len(oldest)-1]
 }
 
 // finish takes seq out of q's queue, and out of its record if that is not written yet.

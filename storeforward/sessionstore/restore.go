@@ -187,7 +187,7 @@ func (s *Store) restoreMessages(b *bbolt.Bucket, r *restoring) error {
 		s.seq = max(s.seq, seq)
 		sized := d
 		sized.receivers(false, func(*durable.Receiver) {})
-		size := int64(sized.messageSize())
+		size := uint32(sized.messageSize())
 		entries := 0
 		d.receivers(false, func(e *durable.Receiver) {
 			f := last
@@ -213,7 +213,7 @@ func (s *Store) restoreMessages(b *bbolt.Bucket, r *restoring) error {
 }
 
 // add takes a record into account that names the session, and reports whether it is not done.
-func (f *found) add(seq durable.Seq, e *durable.Receiver, size int64) bool {
+func (f *found) add(seq durable.Seq, e *durable.Receiver, size uint32) bool {
 	if seq > f.asOf {
 		f.q.ledger.Accepted++
 	}
@@ -225,9 +225,8 @@ func (f *found) add(seq durable.Seq, e *durable.Receiver, size int64) bool {
 			return false
 		}
 	}
-	f.q.queue.Push(seq)
+	f.q.queue.Push(seq, size)
 	f.Pending++
-	f.Bytes += size
 	if seq > f.asOf && e.PacketID != 0 {
 		f.q.sent(seq, e.PacketID)
 	}
@@ -245,6 +244,7 @@ func (f *found) settle() (lost uint64) {
 	q.outgoing = slices.DeleteFunc(q.outgoing, func(o durable.Outgoing) bool {
 		return !o.Received && !q.queue.Contains(o.Seq)
 	})
+	f.Bytes = q.queue.Bytes()
 	f.Outgoing = slices.Clone(q.outgoing)
 	f.Incoming = slices.Clone(q.incoming)
 	f.Floor = max(f.high, f.asOf)

@@ -13,24 +13,37 @@ import (
 // number out of its middle moves at most so many bytes.
 const chunkBytes = 512
 
-// seqs is an ascending set of sequence numbers: a queue. Numbers next to each other cost a byte
-// each, less than 128 apart as well, less than 16,384 two.
+// seqs is an ascending set of sequence numbers, each with the size of its message: a queue. A
+// number less than 128 behind the one before costs a byte, less than 16,384 two; so do sizes.
 //
 // The zero value is empty.
 type seqs struct {
 	chunks []chunk // none empty, ascending
 	n      int
+	bytes  int64 // of all messages
 }
 
-// chunk is a run of numbers: the first, and for each further one the distance to it as a uvarint.
+// chunk is a run of numbers: the first, and for each further one the distance to it and its size,
+// as uvarints.
 type chunk struct {
 	first, last durable.Seq
-	n           int
+	size        uint32 // of the first
+	n           int32
 	deltas      []byte
+}
+
+// item reads a further number of a chunk: the distance to it, its size, and how long both are.
+func item(b []byte) (delta durable.Seq, size uint32, n int) {
+	d, k := binary.Uvarint(b)
+	z, l := binary.Uvarint(b[k:])
+	return durable.Seq(d), uint32(z), k + l
 }
 
 // Len returns how many numbers there are.
 func (q *seqs) Len() int { return q.n }
+
+// Bytes returns the size of all messages.
+func (q *seqs) Bytes() int64 { return q.bytes }
 
 // First returns the smallest number, 0 if there is none.
 func (q *seqs) First() durable.Seq {
@@ -49,21 +62,23 @@ func (q *seqs) Last() durable.Seq {
 }
 
 // Push adds s, which must be greater than Last.
-func (q *seqs) Push(s durable.Seq) {
+func (q *seqs) Push(s durable.Seq, size uint32) {
 	if s <= q.Last() {
 		panic("sessionstore: internal error: a queue must grow at its end")
 	}
 	q.n++
+	q.bytes += int64(size)
 	if len(q.chunks) > 0 {
 		c := &q.chunks[len(q.chunks)-1]
-		if len(c.deltas)+binary.MaxVarintLen64 <= chunkBytes {
+		if len(c.deltas)+binary.MaxVarintLen64+binary.MaxVarintLen32 <= chunkBytes {
 			c.deltas = binary.AppendUvarint(c.deltas, uint64(s-c.last))
+			c.deltas = binary.AppendUvarint(c.deltas, uint64(size))
 			c.last = s
 			c.n++
 			return
 		}
 	}
-	q.chunks = append(q.chunks, chunk{first: s, last: s, n: 1})
+	q.chunks = append(q.chunks, chunk{first: s, last: s, size: size, n: 1})
 }
 
 // find returns the chunk that s would be in, len(q.chunks) if it is behind all.
@@ -91,10 +106,15 @@ func (q *seqs) Contains(s durable.Seq) bool {
 // Remove takes s out and reports whether it was there.
 func (q *seqs) Remove(s durable.Seq) bool {
 	i := q.find(s)
-	if i == len(q.chunks) || !q.chunks[i].remove(s) {
+	if i == len(q.chunks) {
+		return false
+	}
+	size, found := q.chunks[i].remove(s)
+	if !found {
 		return false
 	}
 	q.n--
+	q.bytes -= int64(size)
 	if q.chunks[i].n == 0 {
 		if i == 0 {
 			q.chunks[0] = chunk{}
@@ -109,25 +129,27 @@ func (q *seqs) Remove(s durable.Seq) bool {
 	return true
 }
 
-func (c *chunk) remove(s durable.Seq) bool {
+func (c *chunk) remove(s durable.Seq) (size uint32, found bool) {
 	if s < c.first {
-		return false
+		return 0, false
 	}
 	if s == c.first {
+		size = c.size
 		c.n--
 		if c.n > 0 {
-			d, k := binary.Uvarint(c.deltas)
-			c.first += durable.Seq(d)
+			d, z, k := item(c.deltas)
+			c.first += d
+			c.size = z
 			c.deltas = c.deltas[k:]
 		}
-		return true
+		return size, true
 	}
 	prev := c.first
 	for at := 0; at < len(c.deltas); {
-		d, k := binary.Uvarint(c.deltas[at:])
-		cur := prev + durable.Seq(d)
+		d, z, k := item(c.deltas[at:])
+		cur := prev + d
 		if cur > s {
-			return false
+			return 0, false
 		}
 		if cur == s {
 			c.n--
@@ -137,29 +159,29 @@ func (c *chunk) remove(s durable.Seq) bool {
 				// Two distances become one, which never needs more bytes than both.
 				e, l := binary.Uvarint(c.deltas[at+k:])
 				rest := c.deltas[at+k+l:]
-				c.deltas = append(binary.AppendUvarint(c.deltas[:at], d+e), rest...)
+				c.deltas = append(binary.AppendUvarint(c.deltas[:at], uint64(d)+e), rest...)
 			}
 			if cap(c.deltas) > 64 && len(c.deltas) < cap(c.deltas)/4 {
 				c.deltas = slices.Clone(c.deltas)
 			}
-			return true
+			return z, true
 		}
 		prev, at = cur, at+k
 	}
-	return false
+	return 0, false
 }
 
-func (c *chunk) all() iter.Seq[durable.Seq] {
-	return func(yield func(durable.Seq) bool) {
+func (c *chunk) all() iter.Seq2[durable.Seq, uint32] {
+	return func(yield func(durable.Seq, uint32) bool) {
 		s := c.first
-		if !yield(s) {
+		if !yield(s, c.size) {
 			return
 		}
 		for at := 0; at < len(c.deltas); {
-			d, k := binary.Uvarint(c.deltas[at:])
-			s += durable.Seq(d)
+			d, z, k := item(c.deltas[at:])
+			s += d
 			at += k
-			if !yield(s) {
+			if !yield(s, z) {
 				return
 			}
 		}
@@ -170,9 +192,20 @@ func (c *chunk) all() iter.Seq[durable.Seq] {
 // meanwhile.
 func (q *seqs) Behind(after durable.Seq) iter.Seq[durable.Seq] {
 	return func(yield func(durable.Seq) bool) {
+		for s := range q.Sizes(after) {
+			if !yield(s) {
+				return
+			}
+		}
+	}
+}
+
+// Sizes iterates like Behind, with the sizes of the messages.
+func (q *seqs) Sizes(after durable.Seq) iter.Seq2[durable.Seq, uint32] {
+	return func(yield func(durable.Seq, uint32) bool) {
 		for i := q.find(after + 1); i < len(q.chunks); i++ {
-			for s := range q.chunks[i].all() {
-				if s > after && !yield(s) {
+			for s, size := range q.chunks[i].all() {
+				if s > after && !yield(s, size) {
 					return
 				}
 			}

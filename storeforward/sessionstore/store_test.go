@@ -475,3 +475,29 @@ func TestCloseSavesEverything(t *testing.T) {
 		t.Errorf("got %d retained messages", len(got))
 	}
 }
+
+func TestTheOldestAreDroppedWithTheCommitOfWhatTookTheirPlace(t *testing.T) {
+	b := newStore(t)
+	b.put(1)
+	var all []durable.Seq
+	for i := range 5 {
+		all = append(all, b.add(fmt.Sprint(i), 1))
+	}
+	if k, last := b.DropOldest(1, all[1], 4, 0); k != 0 || last != 0 {
+		t.Fatalf("dropped %d messages up to %d, though there are but three behind the second", k, last)
+	}
+	if k, last := b.DropOldest(1, all[1], 2, 0); k != 2 || last != all[3] {
+		t.Fatalf("dropped %d messages up to %d, want 2 up to %d", k, last, all[3])
+	}
+	b.add("new", 1)
+	again := b.crash()
+	r := again.Sessions()[0]
+	l, _ := again.LedgerOf(1)
+	if r.Pending != 4 || l.Left[durable.DroppedFull] != 2 || l.Accepted != 6 || l.Pending != 4 {
+		t.Errorf("after a crash: %+v, %+v", r, l)
+	}
+	if messages, bytes := again.Queued(1); messages != 4 || bytes != r.Bytes {
+		t.Errorf("%d messages of %d bytes are queued, want 4 of %d", messages, bytes, r.Bytes)
+	}
+	equal(t, "queue", texts(again.read(1, 0, 10, 1<<20).Entries), []string{"0", "1", "4", "new"})
+}

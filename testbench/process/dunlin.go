@@ -136,7 +136,7 @@ func (g Gateway) yaml() string {
 		fmt.Fprintf(&b, "  - address: %q\n", "unix:"+g.Socket)
 	}
 	// Tests queue more for one absent session than a gateway would.
-	fmt.Fprintf(&b, "sessions:\n  max_queued_messages: 2000000\n")
+	fmt.Fprintf(&b, "sessions:\n  max_queued_messages: 2000000\n  max_queued_bytes: 64GiB\n")
 	if len(g.Uplinks) > 0 {
 		fmt.Fprintf(&b, "uplinks:\n")
 	}

@@ -152,7 +152,9 @@ type Limits struct {
 // Sessions bound what is kept for clients that are away.
 type Sessions struct {
 	MaxExpiry         time.Duration // longest Session Expiry Interval that is granted; Never = any
-	MaxQueuedMessages int           // waiting for one session
+	MaxQueuedMessages int           // waiting for one session, in flight included
+	MaxQueuedBytes    int64         // of their topics, properties and payloads
+	WhenFull          string        // drop_oldest or drop_newest
 
 	// ResponseInformation is the topic below which each client gets one of its own for responses, if
 	// it asks for it; "" = none.
@@ -223,6 +225,8 @@ func Default() *Config {
 		Sessions: Sessions{
 			MaxExpiry:         30 * 24 * time.Hour,
 			MaxQueuedMessages: 100_000,
+			MaxQueuedBytes:    64 * MiB,
+			WhenFull:          "drop_newest",
 		},
 		Retained: Retained{
 			MaxMessages: 100_000,
