@@ -85,7 +85,7 @@ func (c *client) onPacket(h packet.Header, body []byte) error {
 	case packet.DISCONNECT:
 		return c.b.onDisconnect(c, body)
 	case packet.AUTH:
-		return protocolError("AUTH without an authentication method in CONNECT") // [MQTT-4.12.0-6]
+		return protocolError("AUTH without an authentication method in CONNECT") // [MQTT-4.12.0-7]
 	case packet.CONNECT:
 		return protocolError("a second CONNECT") // [MQTT-3.1.0-2]
 	default:

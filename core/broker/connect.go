@@ -135,7 +135,7 @@ func (b *Broker) prepare(c *client, p *packet.Connect) (*connecting, packet.Reas
 		}
 	}
 	if limit := b.maxKeepAlive(); p.Version >= packet.V5 && (k.keepAlive == 0 || k.keepAlive > limit) && limit > 0 {
-		k.keepAlive, k.ourPace = limit, true // [MQTT-3.2.2-21]
+		k.keepAlive, k.ourPace = limit, true // MQTT5 §3.2.2.3.14
 	}
 	if limit := b.maxExpiry(); k.expiry > limit {
 		k.expiry, k.capped = limit, true
@@ -511,7 +511,7 @@ func (b *Broker) onDisconnect(c *client, body []byte) error {
 	}
 	m := c.member
 	if d.HasSessionExpiry {
-		if m.expiry == 0 && d.SessionExpiry != 0 { // [MQTT-3.14.2-2]
+		if m.expiry == 0 && d.SessionExpiry != 0 { // MQTT5 §3.14.2.2.2
 			return protocolError("DISCONNECT sets a session expiry where CONNECT had none")
 		}
 		m.expiry = min(d.SessionExpiry, b.maxExpiry())

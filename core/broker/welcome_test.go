@@ -8,7 +8,7 @@ import (
 	"dunlin/core/packet"
 )
 
-func TestKeepAliveIsCappedAndTold(t *testing.T) { // [MQTT-3.2.2-21], [MQTT-3.2.2-22]
+func TestKeepAliveIsCappedAndTold(t *testing.T) { // §3.2.2.3.14, [MQTT-3.2.2-22]
 	for _, tt := range []struct {
 		name    string
 		version packet.Version
@@ -40,7 +40,7 @@ func TestKeepAliveIsCappedAndTold(t *testing.T) { // [MQTT-3.2.2-21], [MQTT-3.2.
 	}
 }
 
-func TestClientThatAsksForNoKeepAliveIsHeldToOurs(t *testing.T) { // [MQTT-3.1.2-22], [MQTT-3.2.2-21]
+func TestClientThatAsksForNoKeepAliveIsHeldToOurs(t *testing.T) { // [MQTT-3.1.2-22], §3.2.2.3.14
 	x := start(t, func(o *Options) { o.Limits.MaxKeepAlive = time.Second })
 	w, _ := x.connect(packet.V5, "c")
 	if code := w.disconnected(); code != packet.KeepAliveTimeout {

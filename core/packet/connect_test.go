@@ -51,7 +51,7 @@ func TestConnectIsParsedAndAppended(t *testing.T) {
 			}),
 		},
 		{
-			"3.1.1 with empty user name and password [MQTT-3.1.2-18] [MQTT-3.1.2-20]", connectHead("MQTT", V311, 0xC2) + str("id") + str("") + str(""),
+			"3.1.1 with empty user name and password [MQTT-3.1.2-19] [MQTT-3.1.2-21]", connectHead("MQTT", V311, 0xC2) + str("id") + str("") + str(""),
 			defaults(Connect{Version: V311, CleanStart: true, ClientID: []byte("id"), Username: []byte{}, HasUsername: true, Password: []byte{}, HasPassword: true}),
 		},
 		{
@@ -133,7 +133,7 @@ func TestConnectIsRefused(t *testing.T) {
 		{"empty will topic in 3.1.1 [MQTT-4.7.3-1]", old(0x06) + str("id") + str("") + str("p"), V311, ProtocolError, errWillTopic},
 		{"will topic with a wildcard [MQTT-3.3.2-2]", v5(0x06) + str("id") + "\x00" + str("a/#") + str("p"), V5, ProtocolError, errWillTopic},
 		{"will with a bad response topic [MQTT-3.3.2-14]", v5(0x06) + str("id") + sized("\x08"+str("+")) + str("a") + str("p"), V5, ProtocolError, errResponseTopic},
-		{"no user name [MQTT-3.1.2-17]", old(0x82) + str("id"), V311, MalformedPacket, errTruncated},
+		{"no user name [MQTT-3.1.2-19]", old(0x82) + str("id"), V311, MalformedPacket, errTruncated},
 		{"no password [MQTT-3.1.2-19]", v5(0xC2) + str("id") + str("u"), V5, MalformedPacket, errTruncated},
 		{"half a user name in MQTT 3.1", connectHead("MQIsdp", V31, 0x82) + str("id") + "\x00\x04use", V31, MalformedPacket, errTruncated},
 		{"bytes behind the payload in 3.1.1", old(0x02) + str("id") + "x", V311, MalformedPacket, errTrailing},

@@ -398,7 +398,7 @@ func (s *Session) bySeq(seq durable.Seq) int {
 	return -1
 }
 
-// takeID returns an identifier that is not in use [MQTT-2.2.1-3]. The window is smaller than
+// takeID returns an identifier that is not in use [MQTT-2.2.1-4]. The window is smaller than
 // the space of identifiers, so there always is one.
 func (s *Session) takeID() packet.ID {
 	for s.free == 0 {

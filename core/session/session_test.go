@@ -8,7 +8,7 @@ import (
 	"dunlin/core/packet"
 )
 
-func TestIdentifiersGoAroundWithoutThoseInUse(t *testing.T) { // [MQTT-2.2.1-3]
+func TestIdentifiersGoAroundWithoutThoseInUse(t *testing.T) { // [MQTT-2.2.1-4]
 	s := New(0, Limits{Window: 10, MaxQueued: 100})
 	s.Connect(65535)
 	held := map[packet.ID]bool{}

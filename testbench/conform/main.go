@@ -1,12 +1,14 @@
 // Command conform tests a broker, ours or any other, against the normative statements of MQTT
 // 5.0, 3.1.1 and 3.1 about servers, and prints statement, test and result.
 //
-//	go run ./testbench/conform [-all] [HOST:PORT]
+//	go run ./testbench/conform [-all] [-run NAME,...] [HOST:PORT]
 //
-// Without an address it builds dunlin and tests that. The exit status is 1 if a check failed.
+// Without an address it builds dunlin and tests that. The exit status is 1 if a check failed. NAME
+// is a check, or a version and a statement that rests on it: 5.0:MQTT-3.1.2-22.
 //
 // The statements are data (statements50.go, statements311.go): number, what it says in our words,
-// the check that tests it. A check (connect.go, publish.go, subscribe.go, wire.go) tests one
+// the check that tests it, or the Go test where it takes more than a connection. numbers.go knows
+// which numbers there are, so that none is forgotten. A check (connect.go, publish.go, subscribe.go, wire.go) tests one
 // behaviour, on clients and topics of its own, and several statements may rest on it. One whose
 // feature the broker does not announce sees that it is refused as the Standard says. What the
 // Standard recommends, and we promise, is asked of our own broker only.
@@ -19,6 +21,7 @@ import (
 	"io"
 	"os"
 	"os/signal"
+	"strings"
 	"sync"
 	"syscall"
 
@@ -28,13 +31,14 @@ import (
 
 func main() {
 	all := flag.Bool("all", false, "print the statements that hold, too")
+	only := flag.String("run", "", "only these checks or statements, separated by commas")
 	flag.Parse()
 	if flag.NArg() > 1 {
 		flag.Usage()
 		os.Exit(2)
 	}
 	ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt, syscall.SIGTERM)
-	bad, err := perform(ctx, os.Stdout, flag.Arg(0), *all)
+	bad, err := perform(ctx, os.Stdout, flag.Arg(0), *all, *only)
 	stop()
 	process.Cleanup()
 	if err != nil {
@@ -47,7 +51,11 @@ func main() {
 }
 
 // perform tests the broker at address, ours if "", and returns how many statements failed.
-func perform(ctx context.Context, w io.Writer, address string, all bool) (bad int, err error) {
+func perform(ctx context.Context, w io.Writer, address string, all bool, only string) (bad int, err error) {
+	chosen, err := choose(only)
+	if err != nil {
+		return 0, err
+	}
 	g := target{address: address, ours: address == ""}
 	if g.ours {
 		dir, err := os.MkdirTemp("", "dunlin-conform-")
@@ -62,7 +70,7 @@ func perform(ctx context.Context, w io.Writer, address string, all bool) (bad in
 		defer broker.Kill()
 		g.address = broker.Spec.Address
 	}
-	results := g.runAll(ctx)
+	results := g.runAll(ctx, chosen)
 	if err := ctx.Err(); err != nil {
 		return 0, err
 	}
@@ -75,11 +83,34 @@ type job struct {
 	check   string
 }
 
+// choose returns the jobs that a list of checks and statements means; nil, all, for "".
+func choose(list string) (map[job]bool, error) {
+	if list == "" {
+		return nil, nil
+	}
+	chosen := map[job]bool{}
+	for name := range strings.SplitSeq(list, ",") {
+		found := false
+		for _, s := range standards {
+			for _, st := range s.statements {
+				if st.check != nil && (name == st.check.name() || name == s.name+":"+st.id) {
+					chosen[job{s.version, st.check.name()}] = true
+					found = true
+				}
+			}
+		}
+		if !found {
+			return nil, fmt.Errorf("there is no check or tested statement %q; allowed: the name of a check, or as in 5.0:MQTT-3.1.2-22", name)
+		}
+	}
+	return chosen, nil
+}
+
 // atOnce is how many checks run at the same time: most of them wait.
 const atOnce = 16
 
-// runAll runs every check once in each version that has a statement on it.
-func (g target) runAll(ctx context.Context) map[job]result {
+// runAll runs every check once in each version that has a statement on it, or those chosen.
+func (g target) runAll(ctx context.Context, chosen map[job]bool) map[job]result {
 	results := map[job]result{}
 	var mu sync.Mutex // guards results
 	var running sync.WaitGroup
@@ -90,6 +121,9 @@ func (g target) runAll(ctx context.Context) map[job]result {
 				continue
 			}
 			j := job{s.version, st.check.name()}
+			if chosen != nil && !chosen[j] {
+				continue
+			}
 			mu.Lock()
 			_, known := results[j]
 			results[j] = result{}
@@ -112,17 +146,30 @@ func (g target) runAll(ctx context.Context) map[job]result {
 	return results
 }
 
-// report prints what became of each statement and returns how many failed.
+// report prints what became of each statement and returns how many failed. With all it prints
+// those that hold, too, and where those stand that other tests see to.
 func report(w io.Writer, results map[job]result, all bool) (bad int) {
 	for _, s := range standards {
 		counts := map[outcome]int{}
 		var without []statement
+		run, tested := 0, 0
 		for _, st := range s.statements {
-			if st.check == nil {
+			switch {
+			case st.test != "":
+				tested++
+				if all {
+					fmt.Fprintf(w, "%-5s %-20s %-8s %s: %s\n", s.name, st.id, "by test", st.test, st.says)
+				}
+				continue
+			case st.check == nil:
 				without = append(without, st)
 				continue
 			}
-			r := results[job{s.version, st.check.name()}]
+			r, ok := results[job{s.version, st.check.name()}]
+			if !ok {
+				continue
+			}
+			run++
 			counts[r.outcome]++
 			if all || r.outcome != passed {
 				fmt.Fprintf(w, "%-5s %-20s %-8s %s: %s\n", s.name, st.id, r.outcome, st.check.name(), st.says)
@@ -131,13 +178,17 @@ func report(w io.Writer, results map[job]result, all bool) (bad int) {
 				}
 			}
 		}
-		fmt.Fprintf(w, "\nMQTT %s: %d statements, %d hold, %d failed, %d refused as not available, %d not run, %d without a test\n",
-			s.name, len(s.statements), counts[passed], counts[failed], counts[refused], counts[elsewhere], len(without))
+		bad += counts[failed]
+		if run == 0 {
+			continue
+		}
+		fmt.Fprintf(w, "\nMQTT %s: %d statements; run %d: %d hold, %d failed, %d refused as not available, %d need a broker of ours; "+
+			"%d by tests of the tree, %d without a test\n",
+			s.name, len(s.statements), run, counts[passed], counts[failed], counts[refused], counts[elsewhere], tested, len(without))
 		for _, st := range without {
-			fmt.Fprintf(w, "      %-20s %s\n      %20s %s\n", st.id, st.says, "", st.note)
+			fmt.Fprintf(w, "      %-20s %s: %s\n", st.id, st.says, st.note)
 		}
 		fmt.Fprintln(w)
-		bad += counts[failed]
 	}
 	return bad
 }

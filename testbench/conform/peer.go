@@ -2,6 +2,7 @@ package main
 
 import (
 	"bytes"
+	"errors"
 	"fmt"
 	"slices"
 	"time"
@@ -15,6 +16,7 @@ type peer struct {
 	*client.Raw
 	t       *T
 	connack packet.Connack
+	greeted bool // a CONNACK that accepts has come
 	lastID  packet.ID
 	early   []arrival // PUBLISH packets that came while an answer was awaited
 }
@@ -50,6 +52,7 @@ func (t *T) try(name string, change ...func(*packet.Connect)) *peer {
 	var err error
 	p.connack, err = packet.ParseConnack(p.expect(packet.CONNACK), t.v)
 	t.must(err)
+	p.greeted = p.connack.Code == packet.Success
 	return p
 }
 
@@ -119,16 +122,67 @@ func (p *peer) await(want packet.Type) []byte {
 }
 
 // closed waits until the broker has closed the connection; if it says a reason, it is one of codes.
-// Our broker has to say one to a 5.0 client; the Standard leaves it free.
+// Our broker has to say one to a 5.0 client that is connected; the Standard leaves it free.
 func (p *peer) closed(codes ...packet.ReasonCode) {
-	code, said, err := p.Closed(p.t.ctx)
-	p.t.must(err)
+	connected := p.greeted
+	code, said := p.ended()
 	switch {
+	case !p.t.v5() && connected && said:
+		p.t.failf("there is no DISCONNECT of a server before 5.0")
 	case !p.t.v5() || len(codes) == 0:
-	case !said && p.t.ours:
+	case !said && p.t.ours && connected:
 		p.t.failf("closed without a word, want %s (0x%02X)", codes[0], byte(codes[0]))
 	case said && !slices.Contains(codes, code):
 		p.t.failf("closed with %s (0x%02X), want %s (0x%02X)", code, byte(code), codes[0], byte(codes[0]))
+	}
+}
+
+// ended reads until the broker has closed the connection, and returns what it said: the code of
+// a DISCONNECT or of a CONNACK that refuses. It sees that nothing comes behind a DISCONNECT
+// [MQTT-3.14.4-1] or a refusal, that there is no DISCONNECT without a CONNACK [MQTT-3.14.0-1], and
+// that this comes once [MQTT-3.2.0-2].
+func (p *peer) ended() (code packet.ReasonCode, said bool) {
+	t := p.t
+	p.early = nil
+	for {
+		h, body, err := p.Packet(t.ctx)
+		if err != nil {
+			if t.ctx.Err() != nil {
+				t.failf("the connection stays open")
+			}
+			if _, rubbish := errors.AsType[*packet.Error](err); rubbish {
+				t.failf("it sent rubbish: %v", err)
+			}
+			return code, said
+		}
+		if said {
+			t.failf("%s comes behind the end", h.Type)
+		}
+		switch h.Type {
+		case packet.DISCONNECT:
+			d, err := packet.ParseDisconnect(body, p.Version)
+			t.must(err)
+			if !p.greeted {
+				t.failf("a DISCONNECT (%s) without a CONNACK before it", d.Code)
+			}
+			if d.HasSessionExpiry {
+				t.failf("its DISCONNECT has a Session Expiry Interval") // [MQTT-3.14.2-2]
+			}
+			code, said = d.Code, true
+		case packet.CONNACK:
+			if p.greeted {
+				t.failf("a second CONNACK")
+			}
+			// One who does not know the version answers in a form of its own choice, with
+			// properties or without.
+			v := packet.V5
+			if len(body) == 2 {
+				v = packet.V311
+			}
+			c, err := packet.ParseConnack(body, v)
+			t.must(err)
+			code, said, p.greeted = c.Code, c.Code != packet.Success, c.Code == packet.Success
+		}
 	}
 }
 
@@ -270,16 +324,22 @@ func (p *peer) acked(typ packet.Type, id packet.ID) packet.Ack {
 	return a
 }
 
-// takeAll receives messages with these payloads in any order: QoS 1 and 2 may pass each other.
+// takeAll receives messages with these payloads. QoS 1 and 2 may pass each other; those of one QoS
+// come in this order [MQTT-4.6.0-5].
 func (p *peer) takeAll(payloads ...string) {
+	last := map[packet.QoS]int{}
+	seen := map[int]bool{}
 	for range payloads {
 		m := p.message()
 		i := slices.Index(payloads, string(m.Payload))
-		if i < 0 {
-			p.t.failf("got the message %q, want one of %q", m.Payload, payloads)
+		switch {
+		case i < 0 || seen[i]:
+			p.t.failf("got the message %q, want one of %q, and each once", m.Payload, payloads)
+		case i < last[m.QoS]:
+			p.t.failf("got the message %q of QoS %d behind %q", m.Payload, m.QoS, payloads[last[m.QoS]])
 		}
+		seen[i], last[m.QoS] = true, i
 		p.finish(m)
-		payloads = slices.Delete(slices.Clone(payloads), i, i+1)
 	}
 }
 
@@ -322,22 +382,31 @@ type fault struct {
 }
 
 // refuses sends each fault on a connection of its own, behind a CONNECT or instead of one, and
-// sees that it is closed.
+// sees that it is closed. Instead of a CONNECT a broker may close without a word; but what it says
+// is right. 3.1.1 has codes for a version and a client identifier only: for what is malformed
+// there is none [MQTT-3.1.4-1], [MQTT-3.2.2-6].
 func (t *T) refuses(instead bool, faults ...fault) {
 	for _, f := range faults {
 		t.where = f.name
-		p := t.dial()
-		if !instead {
-			p.Close()
+		var p *peer
+		if instead {
+			p = t.dial()
+		} else {
 			p = t.connect("f")
 		}
 		p.SetWriteDeadline(time.Now().Add(guard))
 		p.Write(f.bytes) // the broker may close before it has read all
-		codes := f.codes
-		if instead && !slices.Contains(codes, packet.UnsupportedProtocolVersion) {
-			codes = nil // a stranger who cannot make a CONNECT need not be told anything
+		if instead {
+			code, said := p.ended()
+			if said && (!slices.Contains(f.codes, code) || !t.v5() && code != packet.UnsupportedProtocolVersion) {
+				t.failf("CONNACK says %s (0x%02X)", code, byte(code))
+			}
+			if p.greeted {
+				t.failf("it is accepted first")
+			}
+		} else {
+			p.closed(f.codes...)
 		}
-		p.closed(codes...)
 		p.Close()
 	}
 	t.where = ""

@@ -17,8 +17,8 @@ import (
 // guard bounds one check, so that a broker that hangs fails it instead of hanging the suite.
 // What is not ours gets less: it may well leave a dozen checks without an answer.
 const (
-	guard         = 15 * time.Second
-	guardOfOthers = 8 * time.Second
+	guard         = time.Minute
+	guardOfOthers = 20 * time.Second
 )
 
 // outcome is how a check ended.
@@ -84,6 +84,7 @@ type T struct {
 	own      *process.Process // that the check has started, nil if none
 	dir      string           // of own
 	peers    []*peer
+	passed   int             // calls of pass
 	lasting  map[string]bool // client ids whose sessions may stay
 	retained map[string]bool // topics
 }

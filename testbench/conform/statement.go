@@ -7,8 +7,11 @@ type statement struct {
 	id   string // as in the Standard, or § and the section
 	says string // in our words
 	row  int    // of the list of features that are accepted together
-	// check tests it; nil if nothing does, and note says why.
+	// One of the three: check tests it; or test, a Go test of the tree ("core/broker.TestX"), since it
+	// takes a clock, a disk or a server that only a test of that package has; or note says why
+	// nothing can.
 	check check
+	test  string
 	note  string
 	// notYet: our broker does not have the feature. The check sees that it says so and refuses it.
 	notYet bool
@@ -19,12 +22,13 @@ type standard struct {
 	version    packet.Version
 	name       string
 	statements []statement
+	numbers    []section
 }
 
 var standards = []standard{
-	{packet.V5, "5.0", statements50},
-	{packet.V311, "3.1.1", statements311},
-	{packet.V31, "3.1", statements31},
+	{packet.V5, "5.0", statements50, numbers50},
+	{packet.V311, "3.1.1", statements311, numbers311},
+	{packet.V31, "3.1", statements31, nil},
 }
 
 // rows of the list of features; 52, 53 and 56 are AUTH and WebSocket, which stand outside.
@@ -32,15 +36,9 @@ const lastRow = 58
 
 var outside = []int{52, 53, 56}
 
-// Reasons why a statement has no check.
-const (
-	aboutClients  = "it binds the client, and what a server does about it stands in another row"
-	notVisible    = "not testable from outside: no packet shows the difference"
-	uplinkTests   = "the uplink's part: its tests let it meet a server that watches"
-	notOffered    = "not testable from outside: nothing makes the server send it"
-	freeChoice    = "not testable from outside: the Standard leaves the choice to the server"
-	metByChecking = "met by every check: each packet is parsed strictly"
-)
+// aboutClients is why a statement has no test: a server that is conformant on its own side cannot
+// break it. Those that the uplink has to keep, which is a client, name its tests.
+const aboutClients = "it binds clients alone"
 
 // statements31 is what MQTT 3.1 adds; its text has no numbers.
 var statements31 = []statement{

@@ -17,7 +17,7 @@ var statements311 = []statement{
 	{id: "MQTT-3.8.3-4", says: "the reserved bits behind a filter are 0, and QoS 3 closes", row: 2, check: reservedSubscriptionOptionsClose},
 
 	{id: "MQTT-2.3.1-1", says: "packet ids are not zero", row: 3, check: packetIDZeroCloses},
-	{id: "MQTT-2.3.1-2", says: "a client's packet ids are not in use", row: 3, note: aboutClients},
+	{id: "MQTT-2.3.1-2", says: "packet ids of a client are not in use", row: 3, note: aboutClients},
 	{id: "MQTT-2.3.1-3", says: "what is sent again has its packet id", row: 3, check: resendsComeWithTheirIDs},
 	{id: "MQTT-2.3.1-4", says: "the same holds for a server that publishes", row: 3, check: packetIDsInUseAreNotGivenAgain},
 	{id: "MQTT-2.3.1-5", says: "a PUBLISH at QoS 0 has no packet id", row: 3, check: qos0IsNotAcknowledged},
@@ -25,10 +25,11 @@ var statements311 = []statement{
 	{id: "MQTT-2.3.1-7", says: "SUBACK and UNSUBACK have the id of their request", row: 3, check: subackAnswersEachFilter},
 
 	{id: "MQTT-4.8.0-1", says: "a violation of the protocol closes", row: 5, check: rubbishClosesWithReason},
-	{id: "MQTT-4.8.0-2", says: "a transient error may close", row: 5, note: freeChoice},
+	{id: "MQTT-4.8.0-2", says: "what cannot be done now, and cannot be said, closes", row: 5, test: "core/broker.TestQoS2IsRefusedBeforeAnybodyHasIt"},
 	{id: "§2.2.1", says: "packets that only a server sends close", row: 5, check: serverPacketsFromAClientClose},
 
 	{id: "MQTT-3.1.0-1", says: "the first packet of a client is CONNECT", row: 6, check: firstPacketIsConnect},
+	{id: "MQTT-7.1.1-1", says: "there is a transport that is an ordered, lossless stream of bytes", row: 6, check: pingIsAnswered},
 	{id: "MQTT-3.1.0-2", says: "a second CONNECT closes", row: 6, check: secondConnectCloses},
 	{id: "§3.1.4", says: "a connection without a CONNECT is closed after reasonable time", row: 6, check: silenceBeforeConnectCloses},
 
@@ -44,8 +45,8 @@ var statements311 = []statement{
 	{id: "MQTT-3.2.2-3", says: "Clean Session 0 without a session: Session Present is 0", row: 8, check: sessionIsNewIfThereIsNone},
 	{id: "MQTT-3.2.2-4", says: "a refusal has Session Present 0", row: 8, check: refusedConnectIsTheEnd},
 
-	{id: "MQTT-4.1.0-1", says: "a session lives while its connection is open", row: 9, check: takeoverClosesTheOldConnection},
-	{id: "MQTT-4.1.0-2", says: "a session outlives a power cut", row: 9, check: sessionSurvivesAKill},
+	{id: "MQTT-4.1.0-1", says: "a session is stored as long as it lasts, over a power cut, too", row: 9, check: sessionSurvivesAKill},
+	{id: "MQTT-4.1.0-2", says: "a session lasts at least as long as its connection", row: 9, check: takeoverClosesTheOldConnection},
 
 	{id: "MQTT-3.1.3-6", says: "without a client id one is assigned, if the server likes", row: 10, check: clientIDIsAssigned},
 	{id: "MQTT-3.1.3-7", says: "without a client id Clean Session is 1", row: 10, check: namelessLastingSessionIsRefused},
@@ -65,7 +66,7 @@ var statements311 = []statement{
 	{id: "MQTT-3.1.4-4", says: "a CONNECT is answered with CONNACK 0", row: 14, check: connackHasItsForm},
 	{id: "MQTT-3.2.0-1", says: "the CONNACK is the first packet of a server", row: 14, check: connackIsFirstAndOnce},
 	{id: "MQTT-3.2.2-5", says: "a CONNACK other than 0 is followed by the end", row: 14, check: refusedConnectIsTheEnd},
-	{id: "MQTT-3.2.2-6", says: "without a code that fits it closes without a CONNACK", row: 14, note: freeChoice},
+	{id: "MQTT-3.2.2-6", says: "without a code that fits it closes without a CONNACK", row: 14, check: rubbishClosesWithReason},
 
 	{id: "MQTT-3.1.2-18", says: "user name flag 0: no user name", row: 15, check: userNameFlagsMatchThePayload},
 	{id: "MQTT-3.1.2-19", says: "user name flag 1: a user name", row: 15, check: userNameWithoutPassword},
@@ -75,10 +76,12 @@ var statements311 = []statement{
 	{id: "MQTT-3.1.3-11", says: "the user name is a UTF-8 string", row: 15, check: userNameFlagsMatchThePayload},
 
 	{id: "MQTT-3.1.2-24", says: "silence for 1.5 times the keep alive closes", row: 16, check: keepAliveClosesAfterOneAndAHalf},
+	{id: "MQTT-3.1.2-23", says: "a client sends something within the keep alive", row: 16, note: aboutClients},
 	{id: "§3.1.2.10", says: "any packet keeps the connection, and keep alive 0 is off", row: 16, check: pingsKeepAlive},
 
 	{id: "MQTT-3.1.2-8", says: "a will is published when the connection ends without DISCONNECT", row: 18, check: willIsPublished},
-	{id: "MQTT-3.1.2-9", says: "the will's QoS, retain flag, topic and payload are those of CONNECT", row: 18, check: willIsPublished},
+	{id: "MQTT-3.1.2-9", says: "a will has its topic and message in the CONNECT", row: 18, check: willFieldsAreThere},
+	{id: "MQTT-3.1.2-9 (use)", says: "its QoS and retain flag are those of the CONNECT", row: 18, check: willIsPublished},
 	{id: "MQTT-3.1.2-10", says: "a will that was published is gone", row: 18, check: willIsPublishedOnce},
 	{id: "MQTT-3.1.2-12", says: "without a will none is published", row: 18, check: disconnectDeletesTheWill},
 	{id: "MQTT-3.14.4-3", says: "DISCONNECT deletes the will", row: 18, check: disconnectDeletesTheWill},
@@ -129,10 +132,10 @@ var statements311 = []statement{
 	{id: "MQTT-3.1.2-7", says: "retained messages are no part of a session", row: 37, check: retainedOutlivesItsSession},
 	{id: "§3.3.1.3", says: "retained messages and their removal outlive a power cut", row: 37, check: retainedSurvivesAKill},
 
-	{id: "MQTT-3.3.5-2", says: "who may not publish is acknowledged or closed", row: 39, note: "needs users with rights: tests of the broker have them"},
+	{id: "MQTT-3.3.5-2", says: "who may not publish is acknowledged or closed", row: 39, check: forbiddenPublishIsAcknowledgedOrCloses},
 
 	{id: "MQTT-3.8.3-1", says: "Topic Filters are UTF-8 strings", row: 41, check: badUTF8Closes},
-	{id: "MQTT-3.8.3-2", says: "filters with wildcards are served", row: 41, check: filtersMatch},
+	{id: "MQTT-3.8.3-2", says: "filters with wildcards are served, or the request is refused", row: 41, check: wildcardsAreServedOrRefused},
 	{id: "MQTT-3.8.3-3", says: "SUBSCRIBE has at least one filter", row: 41, check: emptySubscribeCloses},
 	{id: "§3.8.3", says: "each filter has its QoS", row: 41, check: subscribeWithoutOptionsCloses},
 	{id: "MQTT-3.8.4-1", says: "SUBSCRIBE is answered with a SUBACK", row: 41, check: subackAnswersEachFilter},
@@ -171,10 +174,16 @@ var statements311 = []statement{
 	{id: "MQTT-3.10.4-6", says: "several filters are as several UNSUBSCRIBEs with one answer", row: 48, check: unsubscribeMatchesExactly},
 
 	{id: "MQTT-4.5.0-1", says: "a message goes to every session with a matching subscription", row: 49, check: everySessionGetsItsMessage},
+	{id: "MQTT-4.5.0-2", says: "a client acknowledges what it gets, whether it wants it or not", row: 49, note: aboutClients},
 	{id: "MQTT-3.12.4-1", says: "PINGREQ is answered with PINGRESP", row: 50, check: pingIsAnswered},
 
-	{id: "MQTT-3.14.4-1", says: "a client closes after DISCONNECT, or the server does", row: 51, check: nothingComesAfterDisconnect},
-	{id: "MQTT-3.14.4-2", says: "nothing behind DISCONNECT is acted on", row: 51, check: nothingComesAfterDisconnect},
+	{id: "MQTT-3.14.4-1", says: "a client closes after DISCONNECT", row: 51, note: aboutClients},
+	{id: "MQTT-3.14.4-2", says: "a client sends nothing after DISCONNECT", row: 51, note: aboutClients},
+	{id: "§3.14.4", says: "the server closes upon DISCONNECT and acts on nothing behind it", row: 51, check: nothingComesAfterDisconnect},
+
+	{id: "MQTT-7.0.0-1", says: "a server that is a client of another is a conformant client", row: 57, test: "uplink/mqtt.TestWhatTheServerAllowsIsObeyed"},
+	{id: "MQTT-7.0.0-2", says: "no extension is needed", row: 58, check: pingIsAnswered},
+	{id: "MQTT-7.1.2-1", says: "the transport of a client", row: 57, note: aboutClients},
 
 	{id: "§1.2", says: "messages of clients of 5.0 come without their properties", row: 58, check: propertiesAreNotForOlderClients},
 }

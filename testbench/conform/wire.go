@@ -1,6 +1,8 @@
 package main
 
 import (
+	"bytes"
+	"fmt"
 	"strings"
 
 	"dunlin/core/packet"
@@ -100,6 +102,14 @@ func reservedFlagsClose(t *T) {
 	}
 	t.refuses(false, faults...)
 	t.refuses(true, fault{"CONNECT", append([]byte{0x11}, t.greeting("MQTT", byte(t.v), 2, "", str(t.id("x")))[1:]...), malformed})
+}
+
+func disconnectFlagsClose(t *T) {
+	var faults []fault
+	for flags := byte(1); flags < 16; flags++ {
+		faults = append(faults, fault{fmt.Sprintf("flags %X", flags), frame(0xE0|flags, ""), []packet.ReasonCode{packet.MalformedPacket}})
+	}
+	t.refuses(false, faults...)
 }
 
 func authReservedFlagsClose(t *T) {
@@ -268,4 +278,49 @@ func subscriptionIdentifierFromAClientCloses(t *T) {
 
 func noLocalOnSharedCloses(t *T) {
 	t.refuses(false, fault{"", frame(0x82, "\x00\x01\x00"+str("$share/g/"+t.topic("a"))+"\x04"), violation})
+}
+
+// propertyLengthIsAlwaysThere looks at the bytes of packets that have no properties. Acknowledgements
+// may leave out their code and what is behind it (§3.4.2.2.1).
+func propertyLengthIsAlwaysThere(t *T) {
+	p := t.dial()
+	p.send(t.greeting("MQTT", 5, 2, "", str(t.id("x"))))
+	h, body := p.next()
+	if h.Type != packet.CONNACK || len(body) < 3 || body[1] != 0 {
+		t.failf("got %s %x", h.Type, body)
+	}
+	_, err := packet.ParseConnack(body, packet.V5)
+	t.must(err)
+	p.greeted = true
+	topic := t.topic("a")
+	p.send(frame(0x82, "\x00\x07\x00"+str(topic)+"\x00"))
+	if body := p.expect(packet.SUBACK); !bytes.Equal(body, []byte{0, 7, 0, 0}) {
+		t.failf("SUBACK %x, want 00070000", body)
+	}
+	p.send(frame(0x30, str(topic)+"\x00x"))
+	if body := p.expect(packet.PUBLISH); string(body) != str(topic)+"\x00x" {
+		t.failf("PUBLISH %q", body)
+	}
+	p.send(frame(0xA2, "\x00\x08\x00"+str(topic)))
+	if body := p.expect(packet.UNSUBACK); !bytes.Equal(body, []byte{0, 8, 0, 0}) {
+		t.failf("UNSUBACK %x, want 00080000", body)
+	}
+	// Without the length they are malformed.
+	t.refuses(false,
+		fault{"PUBLISH", frame(0x30, str(topic)), malformed},
+		fault{"SUBSCRIBE", frame(0x82, "\x00\x01"+str("a")+"\x00"), malformed})
+	t.refuses(true, fault{"CONNECT", frame(0x10, str("MQTT")+"\x05\x02\x00\x3C"), malformed})
+}
+
+func willFieldsAreThere(t *T) {
+	id, none := str(t.id("x")), t.props("")
+	c := func(payload string) []byte { return t.greeting("MQTT", byte(t.v), 0x06, "", payload) }
+	t.refuses(true,
+		fault{"no will", c(id), malformed},
+		fault{"no topic", c(id + none), malformed},
+		fault{"no payload", c(id + none + str(t.topic("w"))), malformed},
+		fault{"payload cut short", c(id + none + str(t.topic("w")) + "\x00\x05ab"), malformed})
+	if t.v5() {
+		t.refuses(true, fault{"no properties", c(id + str(t.topic("w")) + str("x")), malformed})
+	}
 }

@@ -107,6 +107,21 @@ func TestWhatTheServerAllowsIsObeyed(t *testing.T) {
 	get(t, l.incoming)
 }
 
+// [MQTT-3.1.2-20], [MQTT-3.1.2-21], [MQTT-3.2.2-21]: our own would come minutes later.
+func TestTheKeepAliveOfTheServerIsKept(t *testing.T) {
+	pinged := make(chan bool, 1)
+	o := options(serve(t, func(s *server) {
+		s.connack(packet.Connack{HasServerKeepAlive: true, ServerKeepAlive: 1})
+		s.want(packet.PINGREQ)
+		s.Write(packet.AppendPingresp(nil))
+		pinged <- true
+		s.drain()
+	}))
+	o.KeepAlive = 10 * time.Minute
+	dialServer(t, o)
+	get(t, pinged)
+}
+
 func TestReasonCodesBecomeVerdicts(t *testing.T) {
 	tests := []struct {
 		code packet.ReasonCode
