@@ -25,12 +25,14 @@ type client struct {
 	accepted   bool // CONNACK was sent
 	created    bool // its session is new
 	ended      bool
-	denied     bool // a denial was logged
-	throttled  bool // reading rests until acknowledgements have left
-	awaiting   bool // something waits until its output has gone
-	choked     bool // reading rests until its output has gone
-	unsent     int  // bytes of output when that was looked at last, while choked
-	noProblems bool // Request Problem Information is 0
+	denied     bool          // a denial was logged
+	throttled  bool          // reading rests until acknowledgements have left
+	held       int           // bytes of messages whose acknowledgement it is owed
+	restsSince time.Duration // while throttled
+	awaiting   bool          // something waits until its output has gone
+	choked     bool          // reading rests until its output has gone
+	unsent     int           // bytes of output when that was looked at last, while choked
+	noProblems bool          // Request Problem Information is 0
 	keepAlive  time.Duration
 	maxPacket  uint32 // the client's Maximum Packet Size, 0 = no limit
 	carried    int    // QoS 2 messages of the client that were under way when it connected
@@ -131,14 +133,17 @@ func (c *client) Fire(now time.Duration) time.Duration {
 		c.b.log.Debug("no CONNECT in time", "listener", c.listener.Name)
 		c.b.end(c, abnormal)
 		return 0
+	case c.throttled: // its keep alive is frozen: we are not reading, what it sent is in the socket
+		if end := c.restsSince + maxRest; now < end {
+			return end
+		}
+		c.b.log.Warn("client was held back for too long: its messages are not stored", "client_id", c.id(), "messages", c.acks.len(), "bytes", c.held)
+		c.b.disconnect(c, packet.ServerBusy, "messages cannot be stored")
+		return 0
 	case c.keepAlive == 0:
 		return 0
 	}
-	deadline := c.seen + c.keepAlive + c.keepAlive/2
-	if c.throttled {
-		return now + c.keepAlive // we are not reading: what it sent is in the socket
-	}
-	if now < deadline {
+	if deadline := c.deadline(); now < deadline {
 		return deadline
 	}
 	if c.choked {
@@ -153,6 +158,9 @@ func (c *client) Fire(now time.Duration) time.Duration {
 	c.b.disconnect(c, packet.KeepAliveTimeout, "nothing came for one and a half times the keep alive")
 	return 0
 }
+
+// deadline is when the client has been silent for too long.
+func (c *client) deadline() time.Duration { return c.seen + c.keepAlive + c.keepAlive/2 }
 
 // refuse answers a packet that the specification forbids, and closes (MQTT5 §4.13).
 func (b *Broker) refuse(c *client, fault *packet.Error) {

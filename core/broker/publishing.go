@@ -2,6 +2,7 @@ package broker
 
 import (
 	"sync"
+	"time"
 
 	"dunlin/core/durable"
 	"dunlin/core/message"
@@ -86,7 +87,11 @@ func (b *Broker) begin(op *publishing, matched bool) {
 // owe keeps a place for the answer among those that the connection is owed.
 func (b *Broker) owe(op *publishing, c *client) {
 	if c != nil && op.qos > 0 {
+		if op.owing {
+			op.client.held -= op.size
+		}
 		op.client, op.owing, op.owed = c, true, c.acks.add(op.id, op.qos)
+		c.held += op.size
 	}
 }
 
@@ -154,6 +159,9 @@ func (op *publishing) settle(err error) {
 // finish answers whoever waits.
 func (b *Broker) finish(op *publishing, code packet.ReasonCode) {
 	b.undecided -= op.size
+	if op.owing {
+		op.client.held -= op.size
+	}
 	refused := code >= packet.UnspecifiedError
 	if op.member != nil {
 		delete(b.waiting, waitKey{op.member, op.id})
@@ -216,21 +224,27 @@ func (b *Broker) sendAcks(c *client) {
 	}
 }
 
-// Reading from a publisher rests while it is owed throttleAt answers, or while maxUndecided
-// bytes of messages of all publishers wait for the disk; it goes on at half of that.
+// A publisher waits for the disk by waiting for its acknowledgements, while what it sends is read
+// all the same: PINGREQ and its own acknowledgements are among it. Reading from it rests while it is
+// owed throttleAt answers, or those of throttleBytes of messages, or while maxUndecided bytes of
+// messages of all publishers wait; it goes on at half of that. After maxRest its connection ends: it
+// may find another way for its messages.
 const (
-	throttleAt   = 1000
-	maxUndecided = 4 << 20
-	overhead     = 256 // bytes that a message costs beside its own
+	throttleAt    = 1000
+	throttleBytes = 1 << 20
+	maxUndecided  = 4 << 20
+	maxRest       = 60 * time.Second
+	overhead      = 256 // bytes that a message costs beside its own
 )
 
 // throttle says whether reading from a client has to rest.
 func (b *Broker) throttle(c *client) bool {
-	if c.acks.len() < throttleAt && b.undecided < maxUndecided || c.acks.len() == 0 {
+	if c.acks.len() < throttleAt && c.held < throttleBytes && b.undecided < maxUndecided || c.acks.len() == 0 {
 		return false
 	}
-	c.throttled = true
+	c.throttled, c.restsSince = true, b.loop.Now()
 	b.throttled = append(b.throttled, c)
+	b.loop.At(c.restsSince+maxRest, c)
 	return true
 }
 
@@ -250,10 +264,16 @@ func (b *Broker) unthrottle() {
 	for _, c := range resting {
 		switch {
 		case c.ended:
-		case c.acks.len() > throttleAt/2:
+		case c.acks.len() > throttleAt/2, c.held > throttleBytes/2:
 			b.throttled = append(b.throttled, c)
 		default:
 			c.throttled = false
+			c.seen = b.loop.Now() // what it sent meanwhile was not read
+			if c.keepAlive > 0 {
+				b.loop.At(c.deadline(), c)
+			} else {
+				b.loop.Unset(c)
+			}
 			b.loop.Resume(c.conn)
 		}
 	}
