@@ -50,7 +50,7 @@ func (b *Broker) onConnect(c *client, body []byte) error {
 	if !c.listener.speaks(p.Version) {
 		return &packet.Error{Code: packet.UnsupportedProtocolVersion, Detail: "this listener does not speak the version"}
 	}
-	c.conn.V31 = p.Version == packet.V31
+	c.conn.Version = p.Version
 	c.maxPacket = p.MaximumPacketSize
 	c.noProblems = !p.RequestProblem
 	if r := &c.listener.Redirect; r.turnsAway() {
@@ -509,6 +509,9 @@ func (b *Broker) onDisconnect(c *client, body []byte) error {
 	if err != nil {
 		return err
 	}
+	if serversOnly(d.Code) || d.ServerReference != nil { // [MQTT-3.14.2-1], §3.14.2.2.5
+		return protocolError("DISCONNECT with what only a server says")
+	}
 	m := c.member
 	if d.HasSessionExpiry {
 		if m.expiry == 0 && d.SessionExpiry != 0 { // MQTT5 §3.14.2.2.2
@@ -523,6 +526,19 @@ func (b *Broker) onDisconnect(c *client, body []byte) error {
 		b.end(c, abnormal)
 	}
 	return nil
+}
+
+// serversOnly says whether a reason code of DISCONNECT is none that a client may send: the column
+// "Sent by" of its table (MQTT5 §3.14.2.1).
+func serversOnly(code packet.ReasonCode) bool {
+	switch code {
+	case packet.NotAuthorized, packet.ServerBusy, packet.ServerShuttingDown, packet.KeepAliveTimeout,
+		packet.SessionTakenOver, packet.TopicFilterInvalid, packet.RetainNotSupported, packet.QoSNotSupported,
+		packet.UseAnotherServer, packet.ServerMoved, packet.SharedNotSupported, packet.ConnectionRateExceeded,
+		packet.MaximumConnectTime, packet.SubIDNotSupported, packet.WildcardNotSupported:
+		return true
+	}
+	return false
 }
 
 // isOutbox says whether a client identifier is reserved for an outbox.

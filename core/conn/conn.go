@@ -34,7 +34,7 @@ type Conn struct {
 	Key   poll.Key
 	Owner any // whom the loop's handler finds by it
 
-	V31 bool // its packets are of MQTT 3.1: see packet.ParseHeader31
+	Version packet.Version // of its packets, which have fixed headers of different strictness; 0 = not known yet
 
 	fd int32
 
@@ -187,11 +187,7 @@ func (c *Conn) read(b []byte) (int, error) {
 // packets hands on the whole packets at the start of b and returns what is left.
 func (c *Conn) packets(b []byte, h Handler) (rest []byte, err error) {
 	for len(b) > 0 {
-		parse := packet.ParseHeader
-		if c.V31 {
-			parse = packet.ParseHeader31
-		}
-		header, n, err := parse(b)
+		header, n, err := c.parseHeader(b)
 		if err != nil {
 			return nil, err
 		}
@@ -211,6 +207,16 @@ func (c *Conn) packets(b []byte, h Handler) (rest []byte, err error) {
 		}
 	}
 	return nil, nil
+}
+
+func (c *Conn) parseHeader(b []byte) (packet.Header, int, error) {
+	switch c.Version {
+	case packet.V5:
+		return packet.ParseHeader5(b)
+	case packet.V31:
+		return packet.ParseHeader31(b)
+	}
+	return packet.ParseHeader(b)
 }
 
 // carry keeps the start of a packet until the rest comes.

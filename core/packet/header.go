@@ -21,7 +21,7 @@ type Header struct {
 // as the type wants them [MQTT-2.1.3-1], a PUBLISH has QoS 3 [MQTT-3.3.1-4] or DUP at QoS 0
 // [MQTT-3.3.1-2], a ping has a body, or the Remaining Length does not end with its fourth byte.
 // The first byte is judged as soon as it is there. A Remaining Length in more bytes than it
-// needs is taken: n tells, if it matters.
+// needs is taken, as MQTT 3.1 and 3.1.1 have it.
 func ParseHeader(b []byte) (h Header, n int, err error) {
 	if len(b) == 0 {
 		return Header{}, 0, nil
@@ -47,6 +47,16 @@ func ParseHeader31(b []byte) (h Header, n int, err error) {
 		return Header{}, 0, fault
 	}
 	return parseHeader(b)
+}
+
+// ParseHeader5 is ParseHeader for a connection of MQTT 5.0, where the Remaining Length must be as
+// short as it can be [MQTT-1.5.5-1].
+func ParseHeader5(b []byte) (h Header, n int, err error) {
+	h, n, err = ParseHeader(b)
+	if n > 2 && h.Remaining < 1<<(7*(n-2)) {
+		return Header{}, 0, errVarint
+	}
+	return h, n, err
 }
 
 // parseHeader decodes the header behind a first byte that has been judged.

@@ -160,3 +160,26 @@ func BenchmarkParseHeader(b *testing.B) {
 		}
 	}
 }
+
+// In MQTT 5.0 alone a Remaining Length must be as short as it can be [MQTT-1.5.5-1].
+func TestPaddedRemainingLengthIsRefusedIn50(t *testing.T) {
+	for _, tt := range []struct {
+		bytes  string
+		padded bool
+	}{
+		{"\x40\x02", false}, {"\x40\x80\x01", false}, {"\x40\x80\x80\x01", false}, {"\x40\x80\x80\x80\x01", false},
+		{"\x40\x82\x00", true}, {"\x40\xFF\x00", true}, {"\x40\x82\x80\x00", true}, {"\x40\xFF\xFF\x00", true}, {"\x40\x82\x80\x80\x00", true},
+		{"\x40\x82", false}, // not whole yet
+	} {
+		before, n, err := ParseHeader([]byte(tt.bytes))
+		if err != nil {
+			t.Fatalf("%q: %v", tt.bytes, err)
+		}
+		h, n5, err := ParseHeader5([]byte(tt.bytes))
+		if tt.padded {
+			checkFault(t, err, MalformedPacket, errVarint)
+		} else if h != before || n5 != n || err != nil {
+			t.Errorf("%q: %+v, %d, %v; want %+v, %d", tt.bytes, h, n5, err, before, n)
+		}
+	}
+}

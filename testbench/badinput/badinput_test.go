@@ -1,11 +1,38 @@
 // Package badinput sends to the broker what no client may send, and proves that it costs the
-// connection it came by and nothing else.
+// connection it came by and nothing else: the broker closes as the Standard says, a canary is
+// answered after each of them, and floods do not make the process grow from one to the next.
+//
+// What has to be there, and where it is (rows of attacks, generated and odds are named by what they
+// send; all go to the real process, whole and byte by byte):
+//
+//	truncated and oversized lengths          attacks: "cut short", "runs past its end", "five bytes", "claims 256 MB"
+//	reserved flags of every packet type      generated: flags
+//	UTF-8 faults in every string             generated: texts; attacks: "PUBLISH with …"
+//	wildcards in topics, response topics     attacks: "PUBLISH to +", "PUBLISH to #", "wildcard in its response topic"
+//	packet id 0                              attacks: "with packet id 0" of seven types
+//	QoS 3, DUP at QoS 0                      attacks: "QoS 3"; generated: "PUBLISH with flags"
+//	duplicate properties                     generated: doubled
+//	properties in the wrong packet           generated: misplaced
+//	alias 0, above the maximum, unknown      attacks: "Topic Alias"
+//	Receive Maximum exceeded                 odds: "receive maximum at QoS 1", "… 2", "… 2 and 1"
+//	SUBSCRIBE without options, reserved ones attacks: "SUBSCRIBE without options", "with reserved options"
+//	a+, a/b#                                 odds: badFilters
+//	65,535 slashes                           odds: "slashes …", badFilters, badShares
+//	malformed $share filters                 odds: badShares
+//	packets that only a server sends         attacks: "… from a client"
+//	bytes behind the payload of CONNECT      attacks: "CONNECT with bytes behind its payload"
+//	10,000 sockets that claim 256 MB         TestClaimedBytesCostNothing
+//	a subscriber that never reads            TestSubscriberThatNeverReadsCostsNobodyAnything
+//	takeover storms                          TestTakeoverStormLeavesOneSession
+//	answers that nobody reads                TestAnswersThatNobodyReadsAreBounded
+//	thousands of properties, filters         TestManyOfOneKindAreTakenOrRefused
 package badinput
 
 import (
 	"context"
 	"fmt"
 	"os"
+	"slices"
 	"testing"
 	"time"
 
@@ -52,7 +79,7 @@ func assault(t *testing.T, broker *process.Process, lenient bool) {
 	address := broker.Spec.Address
 	canary := newCanary(t, address)
 	for _, v := range []packet.Version{packet.V5, packet.V311} {
-		for _, a := range attacks(v) {
+		for _, a := range slices.Concat(attacks(v), generated(v)) {
 			if lenient && a.passes {
 				continue
 			}
@@ -61,6 +88,10 @@ func assault(t *testing.T, broker *process.Process, lenient bool) {
 					code, said, err := a.send(t.Context(), address, v, pieces != "whole")
 					if err != nil {
 						t.Error(err)
+					}
+					// Of what came in one piece nothing is left unread that could swallow the last word.
+					if !lenient && v == packet.V5 && !said && !a.first && !a.eof && pieces == "whole" {
+						t.Errorf("closed without a word, want %v (0x%02X)", a.code, byte(a.code))
 					}
 					if !lenient && v == packet.V5 && said && code != a.code {
 						t.Errorf("closed with %v (0x%02X), want %v (0x%02X)", code, byte(code), a.code, byte(a.code))
