@@ -10,8 +10,10 @@
 // the check that tests it, or the Go test where it takes more than a connection. numbers.go knows
 // which numbers there are, so that none is forgotten. A check (connect.go, publish.go, subscribe.go, wire.go) tests one
 // behaviour, on clients and topics of its own, and several statements may rest on it. One whose
-// feature the broker does not announce sees that it is refused as the Standard says. What the
-// Standard recommends, and we promise, is asked of our own broker only.
+// feature the broker does not announce sees that it is refused as the Standard says. How closely
+// a server looks at what it gets the Standard leaves to it, save for some packets (5.0 §4.13.1):
+// another broker that takes the rest is lenient. What the Standard recommends, and we promise, is
+// asked of our own broker only.
 package main
 
 import (
@@ -182,9 +184,9 @@ func report(w io.Writer, results map[job]result, all bool) (bad int) {
 		if run == 0 {
 			continue
 		}
-		fmt.Fprintf(w, "\nMQTT %s: %d statements; run %d: %d hold, %d failed, %d refused as not available, %d need a broker of ours; "+
+		fmt.Fprintf(w, "\nMQTT %s: %d statements; run %d: %d hold, %d failed, %d refused as not available, %d lenient, %d asked of our broker only; "+
 			"%d by tests of the tree, %d without a test\n",
-			s.name, len(s.statements), run, counts[passed], counts[failed], counts[refused], counts[elsewhere], tested, len(without))
+			s.name, len(s.statements), run, counts[passed], counts[failed], counts[refused], counts[tolerated], counts[elsewhere], tested, len(without))
 		for _, st := range without {
 			fmt.Fprintf(w, "      %-20s %s: %s\n", st.id, st.says, st.note)
 		}

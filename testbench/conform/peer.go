@@ -17,6 +17,8 @@ type peer struct {
 	t       *T
 	connack packet.Connack
 	greeted bool // a CONNACK that accepts has come
+	pinged  bool // a PINGREQ is under way that must not be answered
+	unfit   bool // its CONNECT, or what it sent instead, must not be accepted
 	lastID  packet.ID
 	early   []arrival // PUBLISH packets that came while an answer was awaited
 }
@@ -159,6 +161,10 @@ func (p *peer) ended() (code packet.ReasonCode, said bool) {
 			t.failf("%s comes behind the end", h.Type)
 		}
 		switch h.Type {
+		case packet.PINGRESP:
+			if p.pinged {
+				panic(result{p.t.mild, p.t.told("the connection stays open")})
+			}
 		case packet.DISCONNECT:
 			d, err := packet.ParseDisconnect(body, p.Version)
 			t.must(err)
@@ -182,6 +188,9 @@ func (p *peer) ended() (code packet.ReasonCode, said bool) {
 			c, err := packet.ParseConnack(body, v)
 			t.must(err)
 			code, said, p.greeted = c.Code, c.Code != packet.Success, c.Code == packet.Success
+			if p.greeted && p.unfit {
+				t.failf("it is accepted")
+			}
 		}
 	}
 }
@@ -391,18 +400,22 @@ func (t *T) refuses(instead bool, faults ...fault) {
 		var p *peer
 		if instead {
 			p = t.dial()
+			p.unfit = true
 		} else {
 			p = t.connect("f")
 		}
 		p.SetWriteDeadline(time.Now().Add(guard))
-		p.Write(f.bytes) // the broker may close before it has read all
+		b := f.bytes
+		if !instead {
+			// A canary: whoever answers it has not closed.
+			b = packet.AppendPingreq(slices.Clone(b))
+			p.pinged = true
+		}
+		p.Write(b) // the broker may close before it has read all
 		if instead {
 			code, said := p.ended()
 			if said && (!slices.Contains(f.codes, code) || !t.v5() && code != packet.UnsupportedProtocolVersion) {
 				t.failf("CONNACK says %s (0x%02X)", code, byte(code))
-			}
-			if p.greeted {
-				t.failf("it is accepted first")
 			}
 		} else {
 			p.closed(f.codes...)
@@ -410,6 +423,15 @@ func (t *T) refuses(instead bool, faults ...fault) {
 		p.Close()
 	}
 	t.where = ""
+}
+
+// forbids is refuses for what a client may not send and a server need not look at.
+func (t *T) forbids(faults ...fault) {
+	if !t.ours {
+		t.mild = tolerated
+		defer func() { t.mild = failed }()
+	}
+	t.refuses(false, faults...)
 }
 
 func same(a, b []byte) bool { return bytes.Equal(a, b) }

@@ -28,11 +28,12 @@ const (
 	passed outcome = iota
 	failed
 	refused   // the broker says that it does not have the feature, and refuses it as it must
+	tolerated // the broker takes what a client may not send, and what a server may, but need not look at
 	elsewhere // the check needs a broker that it may configure and kill
 )
 
 func (o outcome) String() string {
-	return [...]string{"ok", "FAILED", "refused", "not run"}[o]
+	return [...]string{"ok", "FAILED", "refused", "lenient", "not run"}[o]
 }
 
 // result is an outcome and what there is to say about it.
@@ -57,7 +58,7 @@ func (g target) run(ctx context.Context, v packet.Version, c check) (r result) {
 	}
 	ctx, cancel := context.WithTimeout(ctx, patience)
 	defer cancel()
-	t := &T{ctx: ctx, v: v, target: g, prefix: fmt.Sprintf("cf%06d", rand.IntN(1e6))}
+	t := &T{ctx: ctx, v: v, target: g, mild: failed, prefix: fmt.Sprintf("cf%06d", rand.IntN(1e6))}
 	defer t.end()
 	defer func() {
 		switch e := recover().(type) {
@@ -79,7 +80,8 @@ type T struct {
 	ctx    context.Context
 	v      packet.Version
 	prefix string
-	where  string // case of a table, for messages
+	where  string  // case of a table, for messages
+	mild   outcome // of a fault that is taken: failed or tolerated
 
 	own      *process.Process // that the check has started, nil if none
 	dir      string           // of own
@@ -99,16 +101,27 @@ func (c check) name() string {
 
 // failf ends the check.
 func (t *T) failf(format string, a ...any) {
-	detail := fmt.Sprintf(format, a...)
+	panic(result{failed, t.told(fmt.Sprintf(format, a...))})
+}
+
+// told is a message with the case it is about.
+func (t *T) told(s string) string {
 	if t.where != "" {
-		detail = t.where + ": " + detail
+		return t.where + ": " + s
 	}
-	panic(result{failed, detail})
+	return s
 }
 
 func (t *T) must(err error) {
 	if err != nil {
 		t.failf("%v", err)
+	}
+}
+
+// recommended ends a check of what the Standard only recommends, unless the broker is ours.
+func (t *T) recommended() {
+	if !t.ours {
+		panic(result{elsewhere, "the Standard recommends it, no more"})
 	}
 }
 

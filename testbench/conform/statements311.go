@@ -10,10 +10,10 @@ var statements311 = []statement{
 	{id: "MQTT-2.2.2-1", says: "reserved flags are as the table says", row: 2, check: reservedFlagsClose},
 	{id: "MQTT-2.2.2-2", says: "wrong flags close", row: 2, check: reservedFlagsClose},
 	{id: "MQTT-3.1.2-3", says: "the reserved Connect Flag is 0", row: 2, check: reservedConnectFlagCloses},
-	{id: "MQTT-3.6.1-1", says: "PUBREL has the flags 0010", row: 2, check: reservedFlagsClose},
-	{id: "MQTT-3.8.1-1", says: "SUBSCRIBE has the flags 0010", row: 2, check: reservedFlagsClose},
-	{id: "MQTT-3.10.1-1", says: "UNSUBSCRIBE has the flags 0010", row: 2, check: reservedFlagsClose},
-	{id: "MQTT-3.14.1-1", says: "DISCONNECT has no flags", row: 2, check: reservedFlagsClose},
+	{id: "MQTT-3.6.1-1", says: "PUBREL has the flags 0010", row: 2, check: pubrelFlagsClose},
+	{id: "MQTT-3.8.1-1", says: "SUBSCRIBE has the flags 0010", row: 2, check: subscribeFlagsClose},
+	{id: "MQTT-3.10.1-1", says: "UNSUBSCRIBE has the flags 0010", row: 2, check: unsubscribeFlagsClose},
+	{id: "MQTT-3.14.1-1", says: "DISCONNECT has no flags", row: 2, check: disconnectFlagsClose},
 	{id: "MQTT-3.8.3-4", says: "the reserved bits behind a filter are 0, and QoS 3 closes", row: 2, check: reservedSubscriptionOptionsClose},
 
 	{id: "MQTT-2.3.1-1", says: "packet ids are not zero", row: 3, check: packetIDZeroCloses},
@@ -53,20 +53,20 @@ var statements311 = []statement{
 	{id: "MQTT-3.1.3-8", says: "or the CONNECT is refused with 0x02 and closed", row: 10, check: namelessLastingSessionIsRefused},
 
 	{id: "MQTT-3.1.3-2", says: "the client id names the session", row: 11, check: sessionIsResumed},
-	{id: "MQTT-3.1.3-3", says: "the client id is the first field of the payload", row: 11, check: rubbishClosesWithReason},
+	{id: "MQTT-3.1.3-3", says: "the client id is the first field of the payload", row: 11, check: malformedConnectCloses},
 	{id: "MQTT-3.1.3-4", says: "the client id is a UTF-8 string", row: 11, check: badUTF8Closes},
 	{id: "MQTT-3.1.3-5", says: "1 to 23 letters and digits are accepted", row: 11, check: usualClientIDsAreAccepted},
 	{id: "MQTT-3.1.3-9", says: "a client id that is refused is refused with 0x02", row: 11, check: reservedClientIDIsRefused},
 
 	{id: "MQTT-3.1.4-2", says: "a client id in use: the old connection is closed", row: 12, check: takeoverClosesTheOldConnection},
 
-	{id: "MQTT-3.1.4-1", says: "a CONNECT of bad form closes without a CONNACK", row: 13, check: rubbishClosesWithReason},
+	{id: "MQTT-3.1.4-1", says: "a CONNECT of bad form closes without a CONNACK", row: 13, check: malformedConnectCloses},
 	{id: "MQTT-3.1.4-5", says: "nothing behind a refused CONNECT is acted on", row: 13, check: refusedConnectIsTheEnd},
 
 	{id: "MQTT-3.1.4-4", says: "a CONNECT is answered with CONNACK 0", row: 14, check: connackHasItsForm},
 	{id: "MQTT-3.2.0-1", says: "the CONNACK is the first packet of a server", row: 14, check: connackIsFirstAndOnce},
 	{id: "MQTT-3.2.2-5", says: "a CONNACK other than 0 is followed by the end", row: 14, check: refusedConnectIsTheEnd},
-	{id: "MQTT-3.2.2-6", says: "without a code that fits it closes without a CONNACK", row: 14, check: rubbishClosesWithReason},
+	{id: "MQTT-3.2.2-6", says: "without a code that fits it closes without a CONNACK", row: 14, check: malformedConnectCloses},
 
 	{id: "MQTT-3.1.2-18", says: "user name flag 0: no user name", row: 15, check: userNameFlagsMatchThePayload},
 	{id: "MQTT-3.1.2-19", says: "user name flag 1: a user name", row: 15, check: userNameWithoutPassword},

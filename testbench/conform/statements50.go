@@ -10,9 +10,9 @@ var statements50 = []statement{
 
 	{id: "MQTT-2.1.3-1", says: "reserved flags of the fixed header are as the table says", row: 2, check: reservedFlagsClose},
 	{id: "MQTT-3.1.2-3", says: "the reserved Connect Flag is 0", row: 2, check: reservedConnectFlagCloses},
-	{id: "MQTT-3.6.1-1", says: "PUBREL has the flags 0010", row: 2, check: reservedFlagsClose},
-	{id: "MQTT-3.8.1-1", says: "SUBSCRIBE has the flags 0010", row: 2, check: reservedFlagsClose},
-	{id: "MQTT-3.10.1-1", says: "UNSUBSCRIBE has the flags 0010", row: 2, check: reservedFlagsClose},
+	{id: "MQTT-3.6.1-1", says: "PUBREL has the flags 0010", row: 2, check: pubrelFlagsClose},
+	{id: "MQTT-3.8.1-1", says: "SUBSCRIBE has the flags 0010", row: 2, check: subscribeFlagsClose},
+	{id: "MQTT-3.10.1-1", says: "UNSUBSCRIBE has the flags 0010", row: 2, check: unsubscribeFlagsClose},
 	{id: "MQTT-3.14.1-1", says: "DISCONNECT has no flags: 0x81", row: 2, check: disconnectFlagsClose},
 	{id: "MQTT-3.15.1-1", says: "AUTH has no flags", row: 2, check: authReservedFlagsClose},
 	{id: "MQTT-3.8.3-5", says: "reserved bits of the Subscription Options are 0", row: 2, check: reservedSubscriptionOptionsClose},
@@ -60,14 +60,14 @@ var statements50 = []statement{
 	{id: "MQTT-3.2.2-16", says: "the assigned client id is used by nobody else", row: 10, check: clientIDIsAssigned},
 
 	{id: "MQTT-3.1.3-2", says: "the client id names the session", row: 11, check: sessionIsResumed},
-	{id: "MQTT-3.1.3-3", says: "the client id is the first field of the payload", row: 11, check: rubbishClosesWithReason},
+	{id: "MQTT-3.1.3-3", says: "the client id is the first field of the payload", row: 11, check: malformedConnectCloses},
 	{id: "MQTT-3.1.3-4", says: "the client id is a UTF-8 string", row: 11, check: badUTF8Closes},
 	{id: "MQTT-3.1.3-5", says: "1 to 23 letters and digits are accepted", row: 11, check: usualClientIDsAreAccepted},
 	{id: "MQTT-3.1.3-8", says: "a client id that is refused is refused with 0x85", row: 11, check: reservedClientIDIsRefused},
 
 	{id: "MQTT-3.1.4-3", says: "a client id in use: the old connection is told 0x8E and closed", row: 12, check: takeoverClosesTheOldConnection},
 
-	{id: "MQTT-3.1.4-1", says: "a CONNECT of bad form closes", row: 13, check: rubbishClosesWithReason},
+	{id: "MQTT-3.1.4-1", says: "a CONNECT of bad form closes", row: 13, check: malformedConnectCloses},
 	{id: "MQTT-3.1.4-2", says: "a CONNECT that fails a later check closes", row: 13, check: reservedClientIDIsRefused},
 	{id: "MQTT-3.1.4-6", says: "nothing behind a refused CONNECT is acted on", row: 13, check: refusedConnectIsTheEnd},
 
@@ -315,7 +315,7 @@ var statements50 = []statement{
 	{id: "MQTT-3.14.4-2", says: "who sends DISCONNECT closes", row: 51, check: protocolErrorIsTold},
 	{id: "§3.14.4", says: "a server closes upon DISCONNECT and acts on nothing behind it", row: 51, check: nothingComesAfterDisconnect},
 
-	{id: "§4.11", says: "0x9C and 0x9D come with the Server Reference to go to", row: 54, note: "not testable from outside: it takes a broker that is told to; tests of ours are"},
+	{id: "§4.11", says: "0x9C and 0x9D come with the Server Reference to go to", row: 54, check: clientsAreSentOn},
 
 	{id: "§3.2.2.2 (busy)", says: "more passwords to check than the queue takes: 0x89", row: 55, test: "core/auth.TestAFullQueueIsBusy"},
 	{id: "§3.2.2.2 (quota)", says: "a CONNECT whose session cannot be stored: 0x97", row: 55, test: "core/broker.TestRefusedConnectLeavesNoSession"},
