@@ -26,8 +26,12 @@ type Arena struct {
 	// What was queued for connections since the start: packets, and their bytes.
 	Packets, Bytes uint64
 
-	buf   []byte
-	ids   []int32 // offsets in buf of the packet ids to patch, ascending
+	// PUBLISH packets stand by themselves: those that go to many are contiguous then, however many
+	// acknowledgements leave in the same turn.
+	publishes []byte
+	others    []byte
+
+	ids   []int32 // offsets in publishes of the packet ids to patch, ascending
 	dirty []*Conn // connections with something to write this turn
 	free  [len(classes)][][]byte
 
@@ -36,19 +40,25 @@ type Arena struct {
 
 // Segment is one encoded packet in the arena of the current turn.
 type Segment struct {
-	start, end int32
-	id         int32 // index in Arena.ids, or -1 if the packet has nothing to patch
+	span
+	id    int32 // index in Arena.ids, or -1 if the packet has nothing to patch
+	other bool  // it stands in Arena.others
 }
 
+// span is a range of one of the arena's buffers.
+type span struct{ start, end int32 }
+
+func (s span) len() int { return int(s.end - s.start) }
+
 // Len is the size of the packet in bytes.
-func (s Segment) Len() int { return int(s.end - s.start) }
+func (s Segment) Len() int { return s.len() }
 
 // Publish encodes p; the packet identifier is patched when a connection writes it.
 func (a *Arena) Publish(p *packet.Publish, v packet.Version) Segment {
-	start := len(a.buf)
+	start := len(a.publishes)
 	var idOffset int
-	a.buf, idOffset = packet.AppendPublish(a.buf, p, v)
-	s := Segment{start: int32(start), end: int32(len(a.buf)), id: -1}
+	a.publishes, idOffset = packet.AppendPublish(a.publishes, p, v)
+	s := Segment{span: span{int32(start), int32(len(a.publishes))}, id: -1}
 	if idOffset > 0 {
 		s.id = int32(len(a.ids))
 		a.ids = append(a.ids, int32(start+idOffset))
@@ -58,23 +68,27 @@ func (a *Arena) Publish(p *packet.Publish, v packet.Version) Segment {
 
 // Packet takes the bytes of a packet as encode appends them.
 func (a *Arena) Packet(encode func(dst []byte) []byte) Segment {
-	start := len(a.buf)
-	a.buf = encode(a.buf)
-	return Segment{start: int32(start), end: int32(len(a.buf)), id: -1}
+	start := len(a.others)
+	a.others = encode(a.others)
+	return a.other(start)
 }
 
 // Ack encodes a PUBACK, PUBREC, PUBREL or PUBCOMP.
 func (a *Arena) Ack(k *packet.Ack, v packet.Version) Segment {
-	start := len(a.buf)
-	a.buf = packet.AppendAck(a.buf, k, v)
-	return Segment{start: int32(start), end: int32(len(a.buf)), id: -1}
+	start := len(a.others)
+	a.others = packet.AppendAck(a.others, k, v)
+	return a.other(start)
+}
+
+func (a *Arena) other(start int) Segment {
+	return Segment{span: span{int32(start), int32(len(a.others))}, id: -1, other: true}
 }
 
 // Full says that Flush should be called before more is encoded.
-func (a *Arena) Full() bool { return len(a.buf) >= flushAt }
+func (a *Arena) Full() bool { return len(a.publishes)+len(a.others) >= flushAt }
 
-// Size is the memory of the arena's buffer, in bytes.
-func (a *Arena) Size() int { return cap(a.buf) }
+// Size is the memory of the arena's buffers, in bytes.
+func (a *Arena) Size() int { return cap(a.publishes) + cap(a.others) }
 
 // Pending says that Flush has something to do.
 func (a *Arena) Pending() bool { return len(a.dirty) > 0 }
@@ -95,11 +109,15 @@ func (a *Arena) Flush(p *poll.Poller) {
 		_ = c.Watch(p) // changes what is watched already, which cannot fail
 	}
 	a.dirty = a.dirty[:0]
-	a.buf = a.buf[:0]
-	a.ids = a.ids[:0]
-	if cap(a.buf) > 8*flushAt { // one huge message must not keep its memory
-		a.buf = nil
+	a.publishes, a.others, a.ids = reset(a.publishes), reset(a.others), a.ids[:0]
+}
+
+// reset empties a buffer. One huge message must not keep its memory.
+func reset(b []byte) []byte {
+	if cap(b) > 8*flushAt {
+		return nil
 	}
+	return b[:0]
 }
 
 // get returns an empty buffer for at least n bytes.

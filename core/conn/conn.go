@@ -36,13 +36,13 @@ type Conn struct {
 
 	Version packet.Version // of its packets, which have fixed headers of different strictness; 0 = not known yet
 
-	fd int32
-
-	// The range of the arena that it writes at the end of this turn.
-	start, end int32
-	firstID    int32     // index in Arena.ids of the first packet id in the range
-	nIDs       int32     // how many follow, consecutive in Arena.ids
-	baseID     packet.ID // value of the first; the others count up
+	// What it writes at the end of this turn: a range of the arena's PUBLISH packets and one of its
+	// other packets.
+	publishes, others span
+	firstID           int32     // index in Arena.ids of the first packet id in publishes
+	baseID            packet.ID // value of the first; the others count up
+	nIDs              uint16    // how many follow, consecutive in Arena.ids
+	publishesFirst    bool      // of the two ranges
 
 	dirty  bool
 	closed bool
@@ -50,8 +50,9 @@ type Conn struct {
 	events uint8 // what the poller watches: wantRead, wantWrite, or detached
 	paused bool
 
+	fd  int32
+	off int32  // bytes of out that are written
 	out []byte // what did not fit the turn or the socket
-	off int    // bytes of out that are written
 	in  []byte // a packet of which not all bytes have come
 }
 
@@ -231,136 +232,6 @@ func (c *Conn) carry(rest []byte, a *Arena) {
 	c.in = append(a.grow(c.in[:0], len(rest)), rest...)
 }
 
-// Send queues an encoded packet of this turn; id is its packet identifier, if it has one.
-func (c *Conn) Send(a *Arena, s Segment, id packet.ID) {
-	if c.closed || c.failed {
-		return
-	}
-	a.Packets++
-	a.Bytes += uint64(s.Len())
-	switch {
-	case c.out == nil && c.start == c.end:
-		c.start, c.end = s.start, s.end
-		c.firstID, c.nIDs, c.baseID = s.id, 0, id
-		if s.id >= 0 {
-			c.nIDs = 1
-		}
-	case c.out == nil && c.end == s.start && c.joins(s, id):
-		c.end = s.end
-		if s.id >= 0 {
-			if c.nIDs == 0 {
-				c.firstID, c.baseID = s.id, id
-			}
-			c.nIDs++
-		}
-	default:
-		c.spill(a, 0)
-		c.out = a.grow(c.out, s.Len())
-		at := len(c.out)
-		c.out = append(c.out, a.buf[s.start:s.end]...)
-		if s.id >= 0 {
-			at += int(a.ids[s.id] - s.start)
-			c.out[at], c.out[at+1] = byte(id>>8), byte(id)
-		}
-	}
-	if !c.dirty {
-		c.dirty = true
-		a.dirty = append(a.dirty, c)
-	}
-}
-
-// joins says whether the id of s continues the run of ids that the range has.
-func (c *Conn) joins(s Segment, id packet.ID) bool {
-	return s.id < 0 || c.nIDs == 0 || s.id == c.firstID+c.nIDs && uint16(id) == uint16(c.baseID)+uint16(c.nIDs)
-}
-
-// spill moves the range, less its first written bytes, to the connection's own buffer.
-func (c *Conn) spill(a *Arena, written int32) {
-	if c.start+written < c.end {
-		a.patch(a.buf, c.firstID, c.nIDs, c.baseID)
-		b := a.buf[c.start+written : c.end]
-		c.out = append(a.grow(c.out, len(b)), b...)
-	}
-	c.start, c.end, c.nIDs = 0, 0, 0
-}
-
-// Unsent is how many bytes wait to be written.
-func (c *Conn) Unsent() int { return len(c.out) - c.off + int(c.end-c.start) }
-
-// flush writes what there is.
-func (c *Conn) flush(a *Arena) {
-	if c.start == c.end {
-		c.flushOwn(a)
-		return
-	}
-	n, err := poll.Write(int(c.fd), c.output(a, a.buf))
-	c.wrote(a, n, err)
-}
-
-// output is what is to be written, of the range with its packet ids. buf holds what the arena does.
-func (c *Conn) output(a *Arena, buf []byte) []byte {
-	if c.start == c.end {
-		return c.out[c.off:]
-	}
-	a.patch(buf, c.firstID, c.nIDs, c.baseID)
-	return buf[c.start:c.end]
-}
-
-// wrote goes on after a write of the output.
-func (c *Conn) wrote(a *Arena, n int, err error) {
-	switch {
-	case err != nil && err != unix.EAGAIN:
-		c.fail(a)
-	case c.start == c.end:
-		c.off += n
-		c.flushOwn(a)
-	default:
-		c.spill(a, int32(n))
-	}
-}
-
-func (c *Conn) flushOwn(a *Arena) {
-	for c.off < len(c.out) {
-		n, err := poll.Write(int(c.fd), c.out[c.off:])
-		if err == unix.EAGAIN {
-			// The front is given back once it is worth a copy.
-			if c.off > len(c.out)/2 {
-				c.out = c.out[:copy(c.out, c.out[c.off:])]
-				c.off = 0
-			}
-			return
-		}
-		if err != nil {
-			c.fail(a)
-			return
-		}
-		c.off += n
-	}
-	c.dropOutput(a)
-}
-
-// Blocked says that the socket did not take all of the output: Writable continues when it does.
-func (c *Conn) Blocked() bool { return c.events != detached && c.events&wantWrite != 0 }
-
-// Writable continues an interrupted write.
-func (c *Conn) Writable(a *Arena) { c.flushOwn(a) }
-
-// fail ends the output: a write has failed. What the peer has sent before is still read, and
-// then comes an end, whatever the error was.
-func (c *Conn) fail(a *Arena) {
-	c.failed = true
-	c.dropOutput(a)
-	_ = unix.Shutdown(int(c.fd), unix.SHUT_RDWR) // fails if the peer has reset the connection: it ends by itself
-}
-
-func (c *Conn) dropOutput(a *Arena) {
-	c.start, c.end, c.nIDs = 0, 0, 0
-	if c.out != nil {
-		a.put(c.out)
-		c.out, c.off = nil, 0
-	}
-}
-
 // Pause stops or restarts reading; what the socket holds stays there.
 func (c *Conn) Pause(on bool) { c.paused = on }
 
@@ -386,7 +257,7 @@ func (c *Conn) Watch(p *poll.Poller) error {
 	if !c.paused {
 		want |= wantRead
 	}
-	if len(c.out) > c.off {
+	if len(c.out) > int(c.off) {
 		want |= wantWrite
 	}
 	switch {

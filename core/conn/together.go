@@ -2,8 +2,6 @@ package conn
 
 import (
 	"sync/atomic"
-
-	"dunlin/platform/poll"
 )
 
 // crowd is from how many connections on it is worth while to call a crew.
@@ -18,7 +16,7 @@ type together struct {
 	arena   *Arena
 	work    func(worker int) // made once
 	next    atomic.Int32     // index in arena.dirty of the first that nobody has taken
-	copies  [][]byte         // of the arena, by worker, if there are packet ids to write into it
+	copies  [][]byte         // of arena.publishes, by worker, if there are packet ids to write into it
 	results []result         // by index in arena.dirty
 }
 
@@ -46,7 +44,7 @@ func (t *together) write() {
 	}
 	if len(a.ids) > 0 {
 		for w := 1; w < len(t.copies); w++ {
-			t.copies[w] = append(t.copies[w][:0], a.buf...)
+			t.copies[w] = append(t.copies[w][:0], a.publishes...)
 		}
 	}
 	t.next.Store(0)
@@ -56,8 +54,8 @@ func (t *together) write() {
 		c.wrote(a, r.n, r.err)
 		r.err = nil
 	}
-	if cap(a.buf) > 8*flushAt { // see Flush
-		clear(t.copies)
+	for w := range t.copies {
+		t.copies[w] = reset(t.copies[w])
 	}
 }
 
@@ -65,15 +63,15 @@ func (t *together) write() {
 // does.
 func (t *together) share(worker int) {
 	a := t.arena
-	buf := a.buf
+	publishes := a.publishes
 	if worker > 0 && len(a.ids) > 0 {
-		buf = t.copies[worker]
+		publishes = t.copies[worker]
 	}
 	for {
 		end := int(t.next.Add(share))
 		for i := end - share; i < min(end, len(a.dirty)); i++ {
 			c := a.dirty[i]
-			n, err := poll.Write(int(c.fd), c.output(a, buf))
+			n, err := c.write(a, publishes)
 			t.results[i] = result{n, err}
 		}
 		if end >= len(a.dirty) {

@@ -259,6 +259,26 @@ func Write(fd int, b []byte) (int, error) {
 	}
 }
 
+// Write2 writes what stands in two places, one behind the other, with one system call.
+func Write2(fd int, first, second []byte) (int, error) {
+	if len(first) == 0 || len(second) == 0 {
+		return 0, unix.EINVAL
+	}
+	parts := [2]unix.Iovec{{Base: &first[0]}, {Base: &second[0]}}
+	parts[0].SetLen(len(first))
+	parts[1].SetLen(len(second))
+	for {
+		n, _, errno := unix.RawSyscall(unix.SYS_WRITEV, uintptr(fd), uintptr(unsafe.Pointer(&parts)), uintptr(len(parts)))
+		switch errno {
+		case 0:
+			return int(n), nil
+		case unix.EINTR:
+		default:
+			return 0, errno
+		}
+	}
+}
+
 // Accept takes a connection of a non-blocking listener, itself non-blocking and closed on exec;
 // unix.EAGAIN says that none waits. Unlike unix.Accept4 it does not ask who the peer is, which
 // costs a second system call.

@@ -169,3 +169,18 @@ func TestWriteToAPeerThatIsGoneFails(t *testing.T) {
 		t.Errorf("got %d, %v; want the end", n, err)
 	}
 }
+
+func TestWrite2WritesBothParts(t *testing.T) {
+	fd, peer := sockets(t)
+	if n, err := Write2(fd, []byte("one"), []byte("two")); n != 6 || err != nil {
+		t.Fatal(n, err)
+	}
+	b := make([]byte, 10)
+	if n, err := Read(peer, b); string(b[:max(n, 0)]) != "onetwo" || err != nil {
+		t.Errorf("got %q, %v", b[:max(n, 0)], err)
+	}
+	unix.Shutdown(peer, unix.SHUT_RDWR)
+	if _, err := Write2(fd, []byte("x"), []byte("y")); err != unix.EPIPE {
+		t.Errorf("got %v, want EPIPE", err)
+	}
+}
