@@ -237,6 +237,7 @@ func limits(cfg *config.Config, files uint64) broker.Limits {
 		NoRetain:          !cfg.Limits.Retain,
 		NoWildcards:       !cfg.Limits.Wildcards,
 		NoSubscriptionIDs: !cfg.Limits.SubscriptionIDs,
+		NoShared:          !cfg.Limits.SharedSubscriptions,
 		CheckPayloads:     cfg.Limits.CheckPayloadFormat,
 	}
 }

@@ -7,6 +7,7 @@ import (
 	"time"
 
 	"dunlin/core/conn"
+	"dunlin/core/durable"
 	"dunlin/core/packet"
 	"dunlin/platform/poll"
 
@@ -43,6 +44,23 @@ func TestQoS0AllocatesNothingBetweenDecodeAndWrite(t *testing.T) {
 	}
 	if b.counters.Sent == sent {
 		t.Error("nothing was sent")
+	}
+}
+
+func TestQoS0ToAGroupAllocatesNothing(t *testing.T) {
+	b, turn := fanOut(t, nil)
+	for id, m := range b.members {
+		if id != "pub" {
+			b.subscribe(m, durable.Subscription{Filter: "$share/g/plant/+/temp"})
+		}
+	}
+	turn()
+	sent := b.counters.Sent
+	if got := testing.AllocsPerRun(100, turn); got != 0 {
+		t.Errorf("%v allocations for 10 messages to 3 subscribers and a group of them, want 0", got)
+	}
+	if got := b.counters.Sent - sent; got != 101*40 {
+		t.Errorf("%d messages were sent, want %d", got, 101*40)
 	}
 }
 

@@ -62,6 +62,8 @@ type Broker struct {
 	receivers []receiver // by route.Receiver
 	freeRecv  []route.Receiver
 	members   map[string]*member // by client identifier
+	groups    map[string]*group  // by Topic Filter of SUBSCRIBE
+	sharers   int                // members of all groups
 	retained  *retain.Store
 	outboxes  []*outbox
 
@@ -73,6 +75,7 @@ type Broker struct {
 	greeters  []*member // they await the disk for retained messages
 
 	wills    []will    // to be published at the end of the turn
+	orphans  []orphan  // to be given to others at the end of the turn
 	crashed  []*member // connected when the last process ended; until Run
 	sweep    retainedSweep
 	faults   failures // of the store
@@ -85,15 +88,20 @@ type Broker struct {
 	// Scratch of one publish, reused.
 	variants variants
 	targets  []target
+	chosen   []*group
+	copies   []target
 	handed   []*outbox
 	durables []durable.Receiver
 	spare    []*publishing
+
+	publishes uint64 // counts them, so that the receivers of the one under way can be marked
 }
 
-// receiver is what a route.Receiver stands for: one of the two.
+// receiver is what a route.Receiver stands for: one of the three.
 type receiver struct {
 	member *member
 	outbox *outbox
+	group  *group
 }
 
 // New builds a broker from what the store held. Nothing is accepted before Run and Listen.
@@ -111,6 +119,7 @@ func New(o Options) (*Broker, error) {
 		log:      o.Log,
 		index:    route.New(),
 		members:  make(map[string]*member),
+		groups:   make(map[string]*group),
 		retained: retain.New(o.Limits.retain()),
 		waiting:  make(map[waitKey]*publishing),
 
@@ -230,7 +239,7 @@ func (b *Broker) Snapshot(ctx context.Context) (Counters, error) {
 	err := b.onLoop(ctx, func() {
 		c := b.counters
 		c.Sessions = len(b.members)
-		c.Subscriptions = b.index.Len()
+		c.Subscriptions = b.subscriptions()
 		c.Retained = b.retained.Len()
 		out <- c
 	})
@@ -319,13 +328,16 @@ func (h handler) Ended(k *conn.Conn, err error) {
 	b.end(c, abnormal)
 }
 
-// TurnEnds publishes the events and the wills of the turn and hands what was collected to the writers.
+// TurnEnds publishes the events and the wills of the turn, gives to others what sessions have left to
+// them, and hands what was collected to the writers.
 func (h handler) TurnEnds() {
 	b := h.Broker
 	b.unthrottle()
 	b.checkOutput()
-	b.presence.publish()
-	b.publishWills()
+	for again := true; again; again = b.adopt() {
+		b.presence.publish()
+		b.publishWills()
+	}
 	b.store.Flush()
 	for _, o := range b.outboxes {
 		o.Flush()

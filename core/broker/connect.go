@@ -426,7 +426,7 @@ func (e *entering) complete(b *Broker, d durable.Completion) {
 func (b *Broker) acceptance(k *connecting) *packet.Connack {
 	c := k.c
 	a := &packet.Connack{
-		SharedUnavailable:   true,
+		SharedUnavailable:   b.limits.NoShared,
 		TopicAliasMaximum:   uint16(b.limits.TopicAliases),
 		HasMaximumQoS:       b.limits.HasMaxQoS, // [MQTT-3.2.2-9]
 		MaximumQoS:          b.limits.MaxQoS,

@@ -160,6 +160,9 @@ func (b *Broker) pumpTransient(m *member) {
 			continue
 		}
 		m.state.Sending(q.QoS, id)
+		if q.Share != "" && q.QoS == 1 {
+			m.state.Keep(id, q)
+		}
 		p := packetOf(q.Message)
 		p.QoS, p.Retain, p.SubscriptionIDs = q.QoS, q.Retain, q.SubscriptionIDs
 		b.sendStored(m, &p, q.Message, id)

@@ -28,11 +28,11 @@ func TestSubscribeAnswersEachFilter(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	filters := []string{"ok/a", "denied/a", "ok/+/b", "ok/#/bad", "$share/g/ok/a", "ok/b+"}
+	filters := []string{"ok/a", "denied/a", "ok/+/b", "ok/#/bad", "$share/g/ok/a", "ok/b+", "$share/g/denied/a", "$queue/ok/#"}
 	want := map[packet.Version][]packet.ReasonCode{
-		packet.V5:   {0, packet.NotAuthorized, 2, packet.TopicFilterInvalid, packet.SharedNotSupported, packet.TopicFilterInvalid},
-		packet.V311: {0, 0x80, 2, 0x80, 0x80, 0x80},
-		packet.V31:  {0, 0, 2, 0, 0, 0}, // it has no code for a failure
+		packet.V5:   {0, packet.NotAuthorized, 2, packet.TopicFilterInvalid, 1, packet.TopicFilterInvalid, packet.NotAuthorized, 1},
+		packet.V311: {0, 0x80, 2, 0x80, 1, 0x80, 0x80, 1},
+		packet.V31:  {0, 0, 2, 0, 1, 0, 0, 1}, // it has no code for a failure
 	}
 	for _, v := range versions {
 		t.Run(fmt.Sprint("version ", v), func(t *testing.T) {

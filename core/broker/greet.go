@@ -97,18 +97,9 @@ func (b *Broker) sendRetained(m *member, msg *message.Message, g *greeting) {
 	if pub.HasExpiry {
 		pub.Expiry = b.remaining(msg)
 	}
-	b.variants.reset()
-	b.targets, b.handed, b.durables = b.targets[:0], b.handed[:0], b.durables[:0]
 	var ids []uint32
 	if g.subID != 0 {
 		ids = []uint32{g.subID}
 	}
-	b.offer(&pub, m, min(pub.QoS, g.qos), true, ids) // [MQTT-3.3.1-8]
-	if len(b.targets) > 0 {
-		pub.Retain = false // it is retained already: this is for the one session
-		op := b.publishing()
-		b.hand(&pub, op)
-		op.msg = pub.msg
-		b.begin(op, true)
-	}
+	b.offerOne(&pub, target{m: m, qos: min(pub.QoS, g.qos), retain: true, subIDs: ids}, b.publishing()) // [MQTT-3.3.1-8]
 }

@@ -24,6 +24,8 @@ type member struct {
 	client   *client // nil while offline
 	// epoch counts connects and disconnects: an answer for an earlier epoch is stale.
 	epoch uint32
+	// publish is the last one that it is a durable receiver of, as Broker.publishes counts them.
+	publish uint64
 
 	version packet.Version
 	expiry  uint32 // seconds as granted, forever = none
@@ -79,15 +81,26 @@ func (b *Broker) put(m *member, p pending) {
 
 // newMember enters a session into the tables.
 func (b *Broker) newMember(m *member) {
-	if n := len(b.freeRecv); n > 0 {
-		m.receiver = b.freeRecv[n-1]
-		b.freeRecv = b.freeRecv[:n-1]
-		b.receivers[m.receiver] = receiver{member: m}
-	} else {
-		m.receiver = route.Receiver(len(b.receivers))
-		b.receivers = append(b.receivers, receiver{member: m})
-	}
+	m.receiver = b.addReceiver(receiver{member: m})
 	b.members[m.clientID] = m
+}
+
+// addReceiver gives a number to a receiver.
+func (b *Broker) addReceiver(r receiver) route.Receiver {
+	if n := len(b.freeRecv); n > 0 {
+		i := b.freeRecv[n-1]
+		b.freeRecv = b.freeRecv[:n-1]
+		b.receivers[i] = r
+		return i
+	}
+	b.receivers = append(b.receivers, r)
+	return route.Receiver(len(b.receivers) - 1)
+}
+
+// freeReceiver takes the number of a receiver back that is not in the index any more.
+func (b *Broker) freeReceiver(i route.Receiver) {
+	b.receivers[i] = receiver{}
+	b.freeRecv = append(b.freeRecv, i)
 }
 
 // endSession forgets a session, its subscriptions and what waits for it. t is answered when that
@@ -99,18 +112,17 @@ func (b *Broker) endSession(m *member, t durable.Token) {
 	m.ended = true
 	m.epoch++
 	b.overflowEnds(m, "session ended")
-	if n := m.state.Pending(); n > 0 {
+	if n := m.state.Pending() - b.orphan(m); n > 0 {
 		b.dropAll(DropSessionEnded, m.clientID, "", n)
 	}
 	for i := range m.subs {
-		b.index.Unsubscribe(m.subs[i].Filter, m.receiver)
+		b.withdraw(m, m.subs[i].Filter)
 		if b.observer != nil {
 			b.observer.Unsubscribed(m.clientID, m.subs[i].Filter)
 		}
 	}
 	m.subs, m.greetings = nil, nil
-	b.receivers[m.receiver] = receiver{}
-	b.freeRecv = append(b.freeRecv, m.receiver)
+	b.freeReceiver(m.receiver)
 	if b.members[m.clientID] == m {
 		delete(b.members, m.clientID)
 	}
@@ -276,12 +288,16 @@ func (b *Broker) restoreSession(r *durable.Restored) {
 	m.grant = b.policy.For(m.identity, m.clientID)
 	b.newMember(m)
 	for _, sub := range s.Subscriptions {
-		if !m.grant.MaySubscribe(sub.Filter) {
+		if !m.grant.MaySubscribe(topicsOf(sub.Filter)) {
 			b.log.Warn("subscription no longer allowed", "client_id", m.clientID, "user", s.Identity, "topic", sub.Filter)
 			continue
 		}
 		if b.limits.NoWildcards && hasWildcard(sub.Filter) {
 			b.log.Warn("subscription with a wildcard is no longer offered", "client_id", m.clientID, "topic", sub.Filter)
+			continue
+		}
+		if b.limits.NoShared && isShared(sub.Filter) {
+			b.log.Warn("shared subscription is no longer offered", "client_id", m.clientID, "topic", sub.Filter)
 			continue
 		}
 		sub.QoS = min(sub.QoS, b.limits.MaxQoS)

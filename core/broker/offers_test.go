@@ -11,12 +11,12 @@ import (
 // little is a broker that offers as little as the specification lets it.
 func little(o *Options) {
 	o.Limits.HasMaxQoS, o.Limits.MaxQoS = true, 1
-	o.Limits.NoRetain, o.Limits.NoWildcards, o.Limits.NoSubscriptionIDs = true, true, true
+	o.Limits.NoRetain, o.Limits.NoWildcards, o.Limits.NoSubscriptionIDs, o.Limits.NoShared = true, true, true, true
 }
 
 func TestConnackSaysWhatIsNotOffered(t *testing.T) { // [MQTT-3.2.2-9], §3.2.2.3
 	_, k := start(t, little).connect(packet.V5, "c")
-	if !k.HasMaximumQoS || k.MaximumQoS != 1 || !k.RetainUnavailable || !k.WildcardUnavailable || !k.SubIDUnavailable {
+	if !k.HasMaximumQoS || k.MaximumQoS != 1 || !k.RetainUnavailable || !k.WildcardUnavailable || !k.SubIDUnavailable || !k.SharedUnavailable {
 		t.Errorf("CONNACK of a broker that offers little: %+v", k)
 	}
 	_, k = start(t, func(o *Options) { o.Limits.HasMaxQoS = true }).connect(packet.V5, "c")
@@ -24,7 +24,7 @@ func TestConnackSaysWhatIsNotOffered(t *testing.T) { // [MQTT-3.2.2-9], §3.2.2.
 		t.Errorf("CONNACK of a broker of QoS 0: %+v", k)
 	}
 	_, k = start(t).connect(packet.V5, "c")
-	if k.HasMaximumQoS || k.RetainUnavailable || k.WildcardUnavailable || k.SubIDUnavailable {
+	if k.HasMaximumQoS || k.RetainUnavailable || k.WildcardUnavailable || k.SubIDUnavailable || k.SharedUnavailable {
 		t.Errorf("CONNACK of a broker that offers everything: %+v", k)
 	}
 }
@@ -51,7 +51,10 @@ func TestWhatIsNotOfferedIsRefused(t *testing.T) {
 		{"retain", pub(packet.Publish{Topic: []byte("a"), Retain: true}), packet.RetainNotSupported, true},              // §3.2.2.3.5
 		{"wildcard +", sub(0, "b/+"), packet.WildcardNotSupported, false},                                               // §3.2.2.3.11
 		{"wildcard #", sub(0, "#"), packet.WildcardNotSupported, false},
-		{"subscription identifier", sub(7, "b"), packet.SubIDNotSupported, false}, // §3.2.2.3.12
+		{"subscription identifier", sub(7, "b"), packet.SubIDNotSupported, false},       // §3.2.2.3.12
+		{"shared subscription", sub(0, "$share/g/b"), packet.SharedNotSupported, false}, // §3.2.2.3.13
+		{"queue", sub(0, "$queue/b"), packet.SharedNotSupported, false},
+		{"malformed shared subscription", sub(0, "$share/g"), packet.SharedNotSupported, false},
 	} {
 		t.Run(tt.name, func(t *testing.T) {
 			x := start(t, little)
@@ -74,10 +77,10 @@ func TestWhatIsNotOfferedIsRefused(t *testing.T) {
 	}
 }
 
-func TestWildcardThatIsNotOfferedFailsOlderClientsByFilter(t *testing.T) { // MQTT3 §3.9.3
+func TestFilterThatIsNotOfferedFailsOlderClients(t *testing.T) { // MQTT3 §3.9.3
 	w, _ := start(t, little).connect(packet.V311, "c")
-	got := suback(t, w, packet.AppendSubscribe(nil, 1, 0, []packet.Subscription{{Filter: "a/#"}, {Filter: "a"}}, w.v))
-	if want := fmt.Sprint([]packet.ReasonCode{0x80, 0}); fmt.Sprint(got) != want {
+	got := suback(t, w, packet.AppendSubscribe(nil, 1, 0, []packet.Subscription{{Filter: "a/#"}, {Filter: "$share/g/a"}, {Filter: "a"}}, w.v))
+	if want := fmt.Sprint([]packet.ReasonCode{0x80, 0x80, 0}); fmt.Sprint(got) != want {
 		t.Errorf("got %v, want %v", got, want)
 	}
 }

@@ -99,6 +99,7 @@ type Limits struct {
 	NoRetain          bool
 	NoWildcards       bool
 	NoSubscriptionIDs bool
+	NoShared          bool // Shared Subscriptions
 
 	// DropOldest makes room in a full queue by dropping what has waited longest in it and was never
 	// sent. Otherwise, and if that is not enough, the new message is dropped.

@@ -40,8 +40,7 @@ type outbox struct {
 func (b *Broker) addOutbox(x Outbox) *outbox {
 	o := &outbox{Outbox: x, report: failures{what: "uplink does not take messages over"}}
 	o.retry.b, o.retry.o = b, o
-	r := route.Receiver(len(b.receivers))
-	b.receivers = append(b.receivers, receiver{outbox: o})
+	r := b.addReceiver(receiver{outbox: o})
 	b.outboxes = append(b.outboxes, o)
 	for _, f := range x.Filters() {
 		if isSys(f) {

@@ -21,6 +21,10 @@ type publication struct {
 	source         string           // uplink that it came down from
 	msg            *message.Message // made when something has to keep it
 	own            bool             // of the broker itself: it is not kept
+	// sender is the durable session that must remember sentID, at QoS 2; nil = none.
+	sender *member
+	sentID packet.ID
+	copied bool // there are records behind the first
 }
 
 // size is what a queue is charged for the message.
@@ -32,6 +36,7 @@ type target struct {
 	qos    packet.QoS
 	retain bool
 	subIDs []uint32
+	share  string    // the shared subscription that it comes by, "" = none
 	id     packet.ID // 0 = it waits
 }
 
@@ -92,6 +97,9 @@ func (b *Broker) onPublish(c *client, flags byte, body []byte) error {
 	op.client, op.id, op.qos = c, p.ID, p.QoS
 	if p.QoS == 2 {
 		op.member = c.member
+		if c.member.state.Durable() {
+			pub.sender, pub.sentID = c.member, p.ID
+		}
 	}
 	b.publish(&pub, op)
 	if b.throttle(c) {
@@ -151,6 +159,8 @@ func (b *Broker) refusePublish(c *client, p *packet.Publish, code packet.ReasonC
 func (b *Broker) publish(pub *publication, op *publishing) {
 	b.variants.reset()
 	b.targets, b.handed, b.durables = b.targets[:0], b.handed[:0], b.durables[:0]
+	b.chosen, b.copies = b.chosen[:0], b.copies[:0]
+	b.publishes++
 
 	route := b.cache.Lookup(pub.Topic)
 	pub.topic = route.Topic
@@ -176,6 +186,10 @@ func (b *Broker) publish(pub *publication, op *publishing) {
 			}
 			continue
 		}
+		if r.group != nil {
+			b.chosen = append(b.chosen, r.group) // after the others: it may be one of them who gets it
+			continue
+		}
 		t := r.member
 		qos, asPublished, ids := packet.QoS(m.QoS), m.RetainAsPublished, m.IDs
 		if (m.NoLocal || m.OwnDiffers) && t.clientID == pub.publisher {
@@ -186,7 +200,10 @@ func (b *Broker) publish(pub *publication, op *publishing) {
 			qos, asPublished, ids = packet.QoS(own.QoS), own.RetainAsPublished, own.IDs
 		}
 		matched = true
-		b.offer(pub, t, min(pub.QoS, qos), asPublished && pub.Retain, ids)
+		b.offer(pub, target{m: t, qos: min(pub.QoS, qos), retain: asPublished && pub.Retain, subIDs: ids})
+	}
+	if len(b.chosen) > 0 && b.offerGroups(pub) {
+		matched = true
 	}
 	if pub.own {
 		pub.Retain = false
@@ -194,6 +211,9 @@ func (b *Broker) publish(pub *publication, op *publishing) {
 		b.retain(pub)
 	}
 	b.hand(pub, op)
+	if len(b.copies) > 0 {
+		b.offerCopies(pub, op)
+	}
 	op.msg = pub.msg
 	b.begin(op, matched)
 }
@@ -221,34 +241,56 @@ func (b *Broker) admitted(pub *publication, route *route.Route) bool {
 
 // offer takes a message to one session: at once, into its queue in memory, or among the
 // targets of hand.
-func (b *Broker) offer(pub *publication, t *member, qos packet.QoS, retain bool, ids []uint32) {
-	if !t.grant.MayReceive(pub.topic) {
-		b.drop(DropDenied, t.clientID, pub.topic)
+func (b *Broker) offer(pub *publication, t target) {
+	m := t.m
+	if !m.grant.MayReceive(pub.topic) {
+		b.drop(DropDenied, m.clientID, pub.topic)
 		return
 	}
 	switch {
-	case qos == 0:
-		if t.online() {
-			b.sendNow(pub, t.client, 0, retain, ids, 0)
+	case t.qos == 0:
+		if m.online() {
+			b.sendNow(pub, m.client, 0, t.retain, t.subIDs, 0)
 		}
-	case t.state.Durable():
-		if !b.fits(t, pub) {
-			b.dropFull(t, pub.topic, 1)
+	case m.state.Durable():
+		if !b.fits(m, pub) {
+			b.dropFull(m, pub.topic, 1)
 			return
 		}
-		_, id := t.state.Offer(b.ready(t))
-		b.targets = append(b.targets, target{m: t, qos: qos, retain: retain, subIDs: ids, id: id})
+		_, t.id = m.state.Offer(b.ready(m))
+		m.publish = b.publishes
+		b.targets = append(b.targets, t)
 	default:
-		switch o, id := b.offerMemory(t); o {
+		switch o, id := b.offerMemory(m); o {
 		case session.SendNow:
-			t.state.Sending(qos, id)
-			b.sendNow(pub, t.client, qos, retain, ids, id)
+			m.state.Sending(t.qos, id)
+			if t.share != "" && t.qos == 1 {
+				m.state.Keep(id, b.queued(pub, t))
+			}
+			b.sendNow(pub, m.client, t.qos, t.retain, t.subIDs, id)
 		case session.Wait:
-			t.state.Enqueue(session.Queued{Message: b.message(pub), QoS: qos, Retain: retain, SubscriptionIDs: slices.Clone(ids)})
+			m.state.Enqueue(b.queued(pub, t))
 		case session.Refuse:
-			b.dropFull(t, pub.topic, 1)
+			b.dropFull(m, pub.topic, 1)
 		}
 	}
+}
+
+// queued is the message as it waits in memory for a session.
+func (b *Broker) queued(pub *publication, t target) session.Queued {
+	return session.Queued{Message: b.message(pub), QoS: t.qos, Retain: t.retain, SubscriptionIDs: slices.Clone(t.subIDs), Share: t.share}
+}
+
+// offerOne takes a message to one session, outside of a publish; op is told when it is on disk, if
+// it has to be.
+func (b *Broker) offerOne(pub *publication, t target, op *publishing) {
+	b.variants.reset()
+	b.targets, b.handed, b.durables = b.targets[:0], b.handed[:0], b.durables[:0]
+	pub.Retain = false // what is to be retained is retained already
+	b.offer(pub, t)
+	b.hand(pub, op)
+	op.msg = pub.msg
+	b.begin(op, true)
 }
 
 // hand takes the message to its durable destinations.
@@ -266,7 +308,9 @@ func (b *Broker) hand(pub *publication, op *publishing) {
 			b.durables = append(b.durables, durable.Receiver{Session: o.number, QoS: 2})
 		}
 	}
-	if len(b.durables) > 0 || pub.Retain {
+	// The last record of several notes the identifier, also if it is for nobody.
+	note := pub.copied && len(b.copies) == 0 && pub.sender != nil
+	if len(b.durables) > 0 || pub.Retain || note {
 		b.append(pub, op)
 	}
 	for _, o := range b.handed {
@@ -291,8 +335,8 @@ func (b *Broker) append(pub *publication, op *publishing) {
 	if !a.Lazy {
 		op.waits++
 		t = b.ops.add(op)
-		if op.member != nil && op.member.state.Durable() {
-			a.Publisher, a.PublisherID = op.member.state.Number(), op.id
+		if pub.sender != nil && len(b.copies) == 0 {
+			a.Publisher, a.PublisherID = pub.sender.state.Number(), pub.sentID
 		}
 	}
 	seq := b.store.Append(a, t)

@@ -7,7 +7,6 @@ import (
 	"dunlin/core/durable"
 	"dunlin/core/loop"
 	"dunlin/core/packet"
-	"dunlin/core/route"
 	"dunlin/core/topic"
 )
 
@@ -39,11 +38,11 @@ func (b *Broker) onSubscribe(c *client, body []byte) error {
 	}
 	s := &subscribing{c: c, m: c.member, id: p.ID}
 	for filter, o := range p.Filters() {
-		filter = b.rewriteFilter(filter)
+		filter := plainFilter(string(b.rewriteFilter(filter)))
 		code := b.checkSubscribe(c, filter)
 		if code == packet.Success {
 			sub := durable.Subscription{
-				Filter:            string(filter),
+				Filter:            filter,
 				QoS:               min(o.QoS, b.limits.MaxQoS), // of any QoS is accepted [MQTT-3.2.2-10]
 				NoLocal:           o.NoLocal,
 				RetainAsPublished: o.RetainAsPublished,
@@ -59,16 +58,19 @@ func (b *Broker) onSubscribe(c *client, body []byte) error {
 }
 
 // offersSubscriptions checks a SUBSCRIBE of MQTT 5.0 against what CONNACK has announced: asking for
-// more is a Protocol Error with a code of its own (MQTT5 §3.2.2.3.11, §3.2.2.3.12).
+// more is a Protocol Error with a code of its own (MQTT5 §3.2.2.3.11 to §3.2.2.3.13).
 func (b *Broker) offersSubscriptions(c *client, p *packet.Subscribe) error {
 	if p.SubscriptionID != 0 && b.limits.NoSubscriptionIDs {
 		return &packet.Error{Code: packet.SubIDNotSupported, Detail: "SUBSCRIBE with a subscription identifier, which CONNACK has ruled out"}
 	}
-	if c.version < packet.V5 || !b.limits.NoWildcards {
+	if c.version < packet.V5 || !b.limits.NoWildcards && !b.limits.NoShared {
 		return nil
 	}
 	for filter := range p.Filters() {
-		if hasWildcard(filter) {
+		switch {
+		case b.limits.NoShared && isShared(string(filter)):
+			return &packet.Error{Code: packet.SharedNotSupported, Detail: "SUBSCRIBE to a shared subscription, which CONNACK has ruled out"}
+		case b.limits.NoWildcards && hasWildcard(filter):
 			return &packet.Error{Code: packet.WildcardNotSupported, Detail: "SUBSCRIBE with a wildcard, which CONNACK has ruled out"}
 		}
 	}
@@ -92,24 +94,35 @@ func (s *subscribing) subscribe(b *Broker, sub *durable.Subscription) packet.Rea
 	if before == nil || *before != *sub {
 		s.changes = append(s.changes, change{sub.Filter, before, sub})
 	}
+	if isShared(sub.Filter) {
+		return packet.ReasonCode(sub.QoS) // it gets no retained messages (MQTT5 §4.8.2)
+	}
 	if sub.RetainHandling == 0 || sub.RetainHandling == 1 && before == nil { // [MQTT-3.3.1-9, MQTT-3.3.1-10]
 		s.greetings = append(s.greetings, greetingOf(sub))
 	}
 	return packet.ReasonCode(sub.QoS)
 }
 
-func (b *Broker) checkSubscribe(c *client, filter []byte) packet.ReasonCode {
-	if _, _, shared, err := topic.Shared(string(filter)); shared || err != nil {
-		return packet.SharedNotSupported // announced in CONNACK
+func (b *Broker) checkSubscribe(c *client, filter string) packet.ReasonCode {
+	_, topics, shared, err := topic.Shared(filter)
+	switch {
+	case shared && b.limits.NoShared:
+		return packet.SharedNotSupported // 3.1.1: 0x80
+	case err != nil, len(filter) > b.limits.MaxTopic:
+		return packet.TopicFilterInvalid // [MQTT-4.8.2-1, MQTT-4.8.2-2]
+	case filter == "$share", filter == queueName:
+		return packet.TopicFilterInvalid // a plain filter that nobody can mean
+	case !shared:
+		topics = filter
 	}
-	if code := b.checkFilter(filter); code != packet.Success {
+	if code := b.checkFilter([]byte(topics)); code != packet.Success {
 		return code
 	}
-	if b.limits.NoWildcards && hasWildcard(filter) {
+	if b.limits.NoWildcards && hasWildcard(topics) {
 		return packet.WildcardNotSupported // 3.1.1: 0x80
 	}
-	if !c.grant.MaySubscribe(string(filter)) {
-		c.reportDenied("subscribe denied", string(filter))
+	if !c.grant.MaySubscribe(topics) {
+		c.reportDenied("subscribe denied", filter)
 		return packet.NotAuthorized
 	}
 	return packet.Success
@@ -136,10 +149,8 @@ func (b *Broker) enterSubscription(m *member, s durable.Subscription) (before *d
 	default:
 		m.subs = append(m.subs, s)
 	}
-	b.index.Subscribe(s.Filter, m.receiver, route.Options{
-		QoS: byte(s.QoS), NoLocal: s.NoLocal, RetainAsPublished: s.RetainAsPublished, ID: s.ID,
-	})
-	b.sys.subscribed(s.Filter)
+	b.enroll(m, &s)
+	b.sys.subscribed(topicsOf(s.Filter))
 	return before, true
 }
 
@@ -150,7 +161,7 @@ func (b *Broker) unsubscribe(m *member, filter string) (before *durable.Subscrip
 		return nil
 	}
 	before = new(m.subs[i])
-	b.index.Unsubscribe(filter, m.receiver)
+	b.withdraw(m, filter)
 	m.subs = slices.Delete(m.subs, i, i+1)
 	m.dropGreeting(filter)
 	if b.observer != nil {
@@ -169,9 +180,9 @@ func (b *Broker) onUnsubscribe(c *client, body []byte) error {
 	s := &subscribing{c: c, m: c.member, id: p.ID, unsub: true}
 	for filter := range p.Filters() {
 		code := packet.NoSubscriptionExisted
-		before := b.unsubscribe(c.member, string(b.rewriteFilter(filter)))
+		before := b.unsubscribe(c.member, plainFilter(string(b.rewriteFilter(filter))))
 		if before == nil && len(b.rewrites) > 0 {
-			before = b.unsubscribe(c.member, string(filter)) // made before there was the rule
+			before = b.unsubscribe(c.member, plainFilter(string(filter))) // made before there was the rule
 		}
 		if before != nil {
 			s.changes = append(s.changes, change{before.Filter, before, nil})

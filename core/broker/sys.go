@@ -104,9 +104,9 @@ func (s *sys) resumed(m *member) {
 		return
 	}
 	for i := range m.subs {
-		if isSys(m.subs[i].Filter) {
+		if topics := topicsOf(m.subs[i].Filter); isSys(topics) {
 			s.all = true
-			s.subscribed(m.subs[i].Filter)
+			s.subscribed(topics)
 		}
 	}
 }
@@ -143,7 +143,8 @@ func (s *sys) Fire(now time.Duration) time.Duration {
 // watched says whether anybody who is connected gets what is published to a topic.
 func (b *Broker) watched(name string) bool {
 	for _, m := range b.cache.Match([]byte(name)) {
-		if t := b.receivers[m.Receiver].member; t != nil && t.online() {
+		r := &b.receivers[m.Receiver]
+		if r.member != nil && r.member.online() || r.group != nil && r.group.online() {
 			return true
 		}
 	}
@@ -238,7 +239,8 @@ func (s *sys) tree() []sysValue {
 	count("publish/bytes/sent", &k.PayloadSent)
 	count("bytes/received", &k.BytesReceived)
 	count("bytes/sent", &b.loop.Arena.Bytes)
-	number("subscriptions/count", b.index.Len)
+	number("subscriptions/count", b.subscriptions)
+	number("shared_subscriptions/count", func() int { return b.sharers })
 	number("retained messages/count", b.retained.Len)
 
 	for i := range dropReasons {

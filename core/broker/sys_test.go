@@ -73,7 +73,7 @@ func TestSysHasTheTopicsThatUsersKnow(t *testing.T) {
 		messages/received messages/sent messages/stored store/messages/count store/messages/bytes
 		publish/messages/received publish/messages/sent publish/messages/dropped
 		publish/bytes/received publish/bytes/sent bytes/received bytes/sent
-		subscriptions/count retained_messages/count
+		subscriptions/count shared_subscriptions/count retained_messages/count
 		dropped/output dropped/queue_full dropped/too_large dropped/denied dropped/expired
 		dropped/not_stored dropped/uplink_full dropped/publish_denied dropped/retained_full dropped/bad_payload
 		dropped/session_ended

@@ -43,7 +43,11 @@ const (
 
 const subscribeSet = userSet | 1<<propSubscriptionID
 
-var sharePrefix = []byte("$share/")
+// What begins the Topic Filter of a Shared Subscription: "$queue/" is ours.
+var (
+	sharePrefix = []byte("$share/")
+	queuePrefix = []byte("$queue/")
+)
 
 // ParseSubscribe decodes the variable header and payload of a SUBSCRIBE (MQTT5 §3.8, MQTT3
 // §3.8).
@@ -122,7 +126,7 @@ func optionsFault(options byte, filter []byte, v Version) *Error {
 		return errOptionsQoS
 	case options&optionsRetainHandling == optionsRetainHandling:
 		return errOptionsRetain
-	case options&optionsNoLocal != 0 && bytes.HasPrefix(filter, sharePrefix):
+	case options&optionsNoLocal != 0 && (bytes.HasPrefix(filter, sharePrefix) || bytes.HasPrefix(filter, queuePrefix)):
 		return errNoLocalShared
 	}
 	return nil

@@ -22,13 +22,23 @@ const (
 // output now. For SendNow it returns the identifier; the caller then calls Took with the
 // message's number.
 func (s *Session) Offer(ready bool) (Offered, packet.ID) {
-	if !s.Durable() && (s.Pending() >= s.limits.MaxQueued || s.limits.MaxBytes > 0 && s.bytes >= s.limits.MaxBytes) {
+	if !s.Durable() && s.Full() {
 		return Refuse, 0
 	}
-	if !ready || !s.connected || !s.live || s.room() <= 0 || len(s.queue) > 0 {
+	if !ready || !s.Open() {
 		return Wait, 0
 	}
 	return SendNow, s.takeID()
+}
+
+// Full says that Offer refuses messages, of a session without a number.
+func (s *Session) Full() bool {
+	return s.Pending() >= s.limits.MaxQueued || s.limits.MaxBytes > 0 && s.bytes >= s.limits.MaxBytes
+}
+
+// Open says that Offer would have a message sent now, if the connection takes more output.
+func (s *Session) Open() bool {
+	return s.connected && s.live && s.room() > 0 && len(s.queue) == 0
 }
 
 // room is how many messages that were never sent may be sent now.
@@ -71,6 +81,33 @@ func (s *Session) push(o Outgoing) {
 func (s *Session) Enqueue(q Queued) {
 	s.queue = append(s.queue, q)
 	s.bytes += q.size()
+}
+
+// Keep remembers a QoS 1 message of a shared subscription that is being sent by a session without a
+// number, until it is acknowledged: Orphans returns it then.
+func (s *Session) Keep(id packet.ID, q Queued) {
+	if s.kept == nil {
+		s.kept = make(map[packet.ID]Queued)
+	}
+	s.kept[id] = q
+	s.bytes += q.size()
+}
+
+// Orphans returns what a session without a number leaves to other members of its groups when it
+// ends: what it came by shared subscriptions and was not acknowledged, in order. QoS 2 that was sent
+// is not among it [MQTT-4.8.2-5].
+func (s *Session) Orphans() (all []Queued) {
+	for i := range s.flight {
+		if q, ok := s.kept[s.flight[i].ID]; ok {
+			all = append(all, q)
+		}
+	}
+	for _, q := range s.queue {
+		if q.Share != "" {
+			all = append(all, q)
+		}
+	}
+	return all
 }
 
 // DropOldest takes the message that waits longest in memory away; false if none waits.
@@ -357,6 +394,10 @@ func (s *Session) finish(i int) durable.Seq {
 	}
 	if f.unacknowledged() {
 		s.acknowledged(&f)
+	}
+	if q, ok := s.kept[f.ID]; ok {
+		s.bytes -= q.size()
+		delete(s.kept, f.ID)
 	}
 	s.flight = slices.Delete(s.flight, i, i+1)
 	if len(s.flight) == 0 && cap(s.flight) > smallFlight {

@@ -16,7 +16,7 @@ type Limits struct {
 	// Of a session without a number, whose queue is in memory. The queue of another is bounded by
 	// whoever owns the store.
 	MaxQueued int // messages that wait, in flight included
-	MaxBytes  int // of messages that wait; 0 = no limit
+	MaxBytes  int // of messages that wait, or are kept for others; 0 = no limit
 }
 
 // identifiers is how many may be in use. There can be more of them than the window allows: those
@@ -36,9 +36,10 @@ type Session struct {
 	nextID      packet.ID
 	free        int // how many identifiers from nextID on are known to be unused
 	flight      []Outgoing
-	queue       []Queued // what waits, of a session without a number
-	bytes       int      // of queue
-	pending     int      // messages appended and not done, durable only
+	queue       []Queued             // what waits, of a session without a number
+	kept        map[packet.ID]Queued // what is in flight and another session gets if this one ends; nil = none
+	bytes       int                  // of queue and kept
+	pending     int                  // messages appended and not done, durable only
 	live        bool
 	reading     bool          // a read of the store is under way
 	readTo      durable.Seq   // everything up to it has been sent or is done
@@ -85,6 +86,7 @@ type Queued struct {
 	QoS             packet.QoS
 	Retain          bool
 	SubscriptionIDs []uint32
+	Share           string // the filter of the shared subscription that it came by, "" = none
 }
 
 // size is about the memory that it takes. The message may be shared with other sessions.
@@ -132,8 +134,8 @@ func (s *Session) Pending() int {
 	return len(s.queue) + len(s.flight)
 }
 
-// QueuedBytes is how many bytes of messages wait in memory.
-func (s *Session) QueuedBytes() int { return s.bytes - queuedOverhead*len(s.queue) }
+// QueuedBytes is how many bytes of messages wait in memory, or are kept there for others.
+func (s *Session) QueuedBytes() int { return s.bytes - queuedOverhead*(len(s.queue)+len(s.kept)) }
 
 // InFlight is how many identifiers are in use towards the client.
 func (s *Session) InFlight() int { return len(s.flight) }

@@ -43,7 +43,11 @@ var (
 )
 
 // sharePrefix begins the Topic Filter of a Shared Subscription. "$share" alone does not.
-const sharePrefix = "$share/"
+// "$queue/{rest}" is another way to write "$share/$queue/{rest}".
+const (
+	sharePrefix = "$share/"
+	queueGroup  = "$queue"
+)
 
 // CheckName reports whether b is a Topic Name: 1 to 65,535 bytes of well-formed UTF-8 without
 // the null character and without a wildcard. It returns nil, ErrEmpty, ErrTooLong, ErrNotUTF8,
@@ -111,14 +115,18 @@ func ValidString(b []byte) bool {
 }
 
 // Shared takes the Topic Filter of a Shared Subscription apart (MQTT5 §4.8.2):
-// "$share/{group}/{rest}". ok says whether filter begins with "$share/"; if it does not, group,
+// "$share/{group}/{rest}", or "$queue/{rest}", which is the group "$queue". ok says whether filter
+// begins with "$share/" or "$queue/"; if it does not, group,
 // rest and err are empty and filter is to be checked as any other. Otherwise err is nil if group
 // is a share name and rest passes CheckFilter, or else ErrGroup, ErrShared or what CheckFilter
 // found, ErrTooLong for the whole included.
 func Shared(filter string) (group, rest string, ok bool, err error) {
 	tail, ok := strings.CutPrefix(filter, sharePrefix)
 	if !ok {
-		return "", "", false, nil
+		if !strings.HasPrefix(filter, queueGroup+"/") {
+			return "", "", false, nil
+		}
+		tail = filter
 	}
 	if len(filter) > MaxLength {
 		return "", "", true, ErrTooLong

@@ -146,6 +146,10 @@ func TestSharedTakesTheFilterApart(t *testing.T) {
 		{"ordinary filter", "sport/tennis/+", "", "", false, nil},
 		{"$share alone is an ordinary filter", "$share", "", "", false, nil},
 		{"another $ name", "$shared/g/a", "", "", false, nil},
+		{"queue is a group", "$queue/a/#", "$queue", "a/#", true, nil},
+		{"$queue alone is an ordinary filter", "$queue", "", "", false, nil},
+		{"queue of nothing", "$queue/", "", "", true, ErrShared},
+		{"queue of a bad filter", "$queue/a+", "", "", true, ErrSingle},
 		{"other case", "$SHARE/g/a", "", "", false, nil},
 		{"empty group [MQTT-4.8.2-1]", "$share//a", "", "", true, ErrGroup},
 		{"nothing behind the prefix [MQTT-4.8.2-1]", "$share/", "", "", true, ErrGroup},
@@ -340,12 +344,13 @@ func FuzzCheckFilter(f *testing.F) {
 }
 
 func FuzzShared(f *testing.F) {
-	for _, s := range []string{"$share/g/a", "$share/g/", "$share//a", "$share/+/#", "$share", "a/b", "$share/g/\xFF"} {
+	for _, s := range []string{"$share/g/a", "$share/g/", "$share//a", "$share/+/#", "$share", "$queue/a", "$queue/", "a/b", "$share/g/\xFF"} {
 		f.Add(s)
 	}
 	f.Fuzz(func(t *testing.T, filter string) {
 		group, rest, ok, err := Shared(filter)
-		if ok != strings.HasPrefix(filter, "$share/") {
+		queue := strings.HasPrefix(filter, "$queue/")
+		if ok != (strings.HasPrefix(filter, "$share/") || queue) {
 			t.Fatalf("Shared(%q) says shared: %v", filter, ok)
 		}
 		if !ok || err != nil {
@@ -354,7 +359,7 @@ func FuzzShared(f *testing.F) {
 			}
 			return
 		}
-		if got := "$share/" + group + "/" + rest; got != filter {
+		if got := "$share/" + group + "/" + rest; got != filter && (!queue || got != "$share/"+filter) {
 			t.Fatalf("Shared(%q) joins to %q", filter, got)
 		}
 		if CheckName([]byte(group)) != nil || CheckFilter([]byte(rest)) != nil {

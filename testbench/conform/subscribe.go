@@ -419,6 +419,12 @@ func announcedLimitsHold(t *T) {
 		q.closed(packet.SubIDNotSupported)
 		missing = append(missing, "subscription identifiers")
 	}
+	if a.SharedUnavailable {
+		q := t.connect("g")
+		q.send(packet.AppendSubscribe(nil, 1, 0, []packet.Subscription{{Filter: "$share/g/" + t.topic("a")}}, t.v))
+		q.closed(packet.SharedNotSupported)
+		missing = append(missing, "shared subscriptions")
+	}
 	if len(missing) == 0 { // all is available: it is so
 		p.subscribeAs(7, packet.Subscription{Filter: t.topic("#"), Options: qos(2)})
 		t.connect("p").deliver(kept(t.topic("a"), "x", 0))
@@ -427,9 +433,10 @@ func announcedLimitsHold(t *T) {
 }
 
 func whatIsNotOfferedIsRefused(t *T) {
-	t.broker("limits.max_qos=1", "limits.retain=false", "limits.wildcards=false", "limits.subscription_ids=false")
+	t.broker("limits.max_qos=1", "limits.retain=false", "limits.wildcards=false", "limits.subscription_ids=false",
+		"limits.shared_subscriptions=false")
 	p := t.connect("look")
-	if a := p.connack; !a.HasMaximumQoS || a.MaximumQoS != 1 || !a.RetainUnavailable || !a.WildcardUnavailable || !a.SubIDUnavailable {
+	if a := p.connack; !a.HasMaximumQoS || a.MaximumQoS != 1 || !a.RetainUnavailable || !a.WildcardUnavailable || !a.SubIDUnavailable || !a.SharedUnavailable {
 		t.failf("the CONNACK says %+v", a)
 	}
 	announcedLimitsHold(t)

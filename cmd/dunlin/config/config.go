@@ -141,10 +141,11 @@ type Limits struct {
 	TopicAliases     int           // topics that a packet may name by a number, each way; 0 = none
 
 	// What is not offered: announced to MQTT 5.0 and refused when it is used all the same.
-	MaxQoS          int // of messages, wills and subscriptions
-	Retain          bool
-	Wildcards       bool
-	SubscriptionIDs bool
+	MaxQoS              int // of messages, wills and subscriptions
+	Retain              bool
+	Wildcards           bool
+	SubscriptionIDs     bool
+	SharedSubscriptions bool // $share and $queue
 
 	CheckPayloadFormat bool // payloads that claim to be UTF-8 must be
 }
@@ -208,19 +209,20 @@ func Default() *Config {
 		Data:      "dunlin-data",
 		Listeners: []Listener{defaultListener},
 		Limits: Limits{
-			MaxPacket:        256 * KiB,
-			ReceiveMaximum:   256,
-			MaxInFlight:      256,
-			ConnectTimeout:   5 * time.Second,
-			MaxTopicLevels:   128,
-			MaxSubscriptions: 1000,
-			MaxOutput:        MiB,
-			MaxKeepAlive:     Never,
-			TopicAliases:     16,
-			MaxQoS:           2,
-			Retain:           true,
-			Wildcards:        true,
-			SubscriptionIDs:  true,
+			MaxPacket:           256 * KiB,
+			ReceiveMaximum:      256,
+			MaxInFlight:         256,
+			ConnectTimeout:      5 * time.Second,
+			MaxTopicLevels:      128,
+			MaxSubscriptions:    1000,
+			MaxOutput:           MiB,
+			MaxKeepAlive:        Never,
+			TopicAliases:        16,
+			MaxQoS:              2,
+			Retain:              true,
+			Wildcards:           true,
+			SubscriptionIDs:     true,
+			SharedSubscriptions: true,
 		},
 		Sessions: Sessions{
 			MaxExpiry:         30 * 24 * time.Hour,

@@ -59,7 +59,7 @@ func TestFaultsAreNamedWithTheirPlace(t *testing.T) {
 		{"automatic subscription to no filter", "auto_subscribe:\n  - topic: a/#/b\n", []string{`f:2:12: auto_subscribe.0.topic: "a/#/b" is not a topic filter, # is not the last level on its own; allowed: levels with / between them, + for any one level, # at the end for all below`}},
 		{"automatic subscription with another placeholder", "auto_subscribe:\n  - topic: a/%d\n", []string{`f:2:12: auto_subscribe.0.topic: "a/%d": a percent sign must be %c (client identifier), %u (user name) or %% (itself)`}},
 		{"automatic shared subscription", "auto_subscribe:\n  - topic: $share/g/a\n", []string{`f:2:12: auto_subscribe.0.topic: "$share/g/a": this is for plain topics: leave out $share and the share name "g"`}},
-		{"automatic subscription to a queue", "auto_subscribe:\n  - topic: $queue/a\n", []string{`f:2:12: auto_subscribe.0.topic: "$queue/a" is no plain topic; allowed: a topic filter`}},
+		{"automatic subscription to a queue", "auto_subscribe:\n  - topic: $queue/a\n", []string{`f:2:12: auto_subscribe.0.topic: "$queue/a": this is for plain topics: leave out $share and the share name "$queue"`}},
 		{"automatic subscription with QoS 3", "auto_subscribe:\n  - {topic: a, qos: 3}\n", []string{`f:2:21: auto_subscribe.0.qos: 3 is out of range; allowed: 0 to 2`}},
 		{"automatic subscription with an unknown option", "auto_subscribe:\n  - {topic: a, nolocal: true}\n", []string{`f:2:16: auto_subscribe.0: unknown key "nolocal"; did you mean "no_local"?`}},
 		{"yes is not true", "listeners: [{open: yes}]\n", []string{`f:1:20: listeners.0.open: "yes" is neither true nor false; allowed: true, false`}},

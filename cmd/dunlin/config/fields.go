@@ -260,6 +260,7 @@ func (d *decoder) limits(n *yaml.Node, l *Limits) {
 		field{key: "retain", read: d.flag(&l.Retain)},
 		field{key: "wildcards", read: d.flag(&l.Wildcards)},
 		field{key: "subscription_ids", read: d.flag(&l.SubscriptionIDs)},
+		field{key: "shared_subscriptions", read: d.flag(&l.SharedSubscriptions)},
 		field{key: "check_payload_format", read: d.flag(&l.CheckPayloadFormat)},
 	)
 	if ok && l.MaxOutput < l.MaxPacket {
@@ -333,7 +334,7 @@ func (d *decoder) autoSubscription(n *yaml.Node, a *AutoSubscription) {
 	case !ok || len(d.errs) > before:
 	case !g.has("topic"):
 		d.fail(n, `topic is missing; write it like {topic: "commands/%%c/#"}`)
-	case strings.HasPrefix(a.Topic, "$queue/"), strings.HasPrefix(a.Topic, "$delayed/"):
+	case strings.HasPrefix(a.Topic, "$delayed/"):
 		d.failAt(g, "topic", "%.80q is no plain topic; allowed: a topic filter", a.Topic)
 	}
 }
