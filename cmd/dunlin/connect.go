@@ -2,6 +2,7 @@ package main
 
 import (
 	"context"
+	"crypto/rand"
 	"errors"
 	"flag"
 	"fmt"
@@ -28,7 +29,7 @@ Connection (more of it, session, TLS and will: "dunlin help connection"):
                          unix:/PATH; or -h HOST and -p PORT (127.0.0.1, 1883)
   -u, --username NAME    password: -P, or unseen the variable DUNLIN_PASSWORD
   -i, --id ID            client identifier (chosen by the broker)
-  -V, --protocol-version 5 or 311 (5)
+  -V, --protocol-version 5, 311 or 31 (5)
   -W, --timeout SECONDS  give up after that long (0 = never)
 `
 
@@ -39,18 +40,21 @@ Broker:
                          mqtts://... with TLS, unix:/PATH for a unix socket
   -h, --host HOST        name, address or unix:/path (127.0.0.1)
   -p, --port PORT        (1883, with TLS 8883)
-  -V, --protocol-version 5 or 311 (5)
+  -V, --protocol-version 5, 311 for 3.1.1, or 31 for 3.1 (5)
   -k, --keepalive SECONDS
                          (60; 0 = off)
   -W, --timeout SECONDS  give up after that long (0 = never)
   --reconnect            connect again when the connection is lost, at growing
                          intervals; pub sends again what is not acknowledged,
                          sub subscribes again; in 3.1.1 -c and -i keep what
-                         the broker has for us meanwhile
+                         the broker has for us meanwhile; 3.1 may lose or repeat
   --max-packet BYTES     the largest packet that we take *
   --receive-maximum N    how many messages may wait for our acknowledgement *
-  --connect-property NAME=VALUE
-                         user property of the connection, repeatable *
+  --connect-property NAME=VALUE, --disconnect-property NAME=VALUE
+                         user property of CONNECT, of DISCONNECT, repeatable *
+  --request-response     ask which topics the broker keeps for responses to us,
+                         and say so on standard error *
+  --no-reasons           ask the broker not to explain what it refuses *
 User and session:
   -i, --id ID            client identifier (chosen by the broker)
   -u, --username NAME
@@ -84,7 +88,8 @@ type connection struct {
 	timeout                                    float64
 	keep, reconnect                            bool
 	expiry, receiveMaximum, maxPacket          uint64
-	user                                       pairs
+	user, userEnd                              pairs
+	requestResponse, noReasons                 bool
 	will                                       client.Message
 	willPayload                                string
 	willQoS                                    int
@@ -114,6 +119,9 @@ func connectOptions(fs *flag.FlagSet) *connection {
 	fs.Uint64Var(&c.receiveMaximum, "receive-maximum", 0, "")
 	fs.Uint64Var(&c.maxPacket, "max-packet", 0, "")
 	fs.Var(&c.user, "connect-property", "")
+	fs.Var(&c.userEnd, "disconnect-property", "")
+	fs.BoolVar(&c.requestResponse, "request-response", false, "")
+	fs.BoolVar(&c.noReasons, "no-reasons", false, "")
 	fs.StringVar(&c.will.Topic, "will-topic", "", "")
 	fs.StringVar(&c.willPayload, "will-payload", "", "")
 	fs.IntVar(&c.willQoS, "will-qos", 0, "")
@@ -143,10 +151,13 @@ func (c *connection) options() (client.Options, error) {
 		o.Version = packet.V5
 	case "311", "3.1.1", "v311", "mqttv311":
 		o.Version = packet.V311
+	case "31", "3.1", "v31", "mqttv31":
+		o.Version = packet.V31
 	default:
-		return o, usagef("%q is no version that it speaks; allowed: 5, 311", c.version)
+		return o, usagef("%q is no version that it speaks; allowed: 5, 311, 31", c.version)
 	}
-	if err := needV5(c.fs, o.Version, "receive-maximum", "max-packet", "connect-property", "will-delay"); err != nil {
+	if err := needV5(c.fs, o.Version, "receive-maximum", "max-packet", "connect-property", "disconnect-property",
+		"request-response", "no-reasons", "will-delay"); err != nil {
 		return o, err
 	}
 	if err := c.locate(&o); err != nil {
@@ -166,7 +177,8 @@ func (c *connection) options() (client.Options, error) {
 		return o, usagef("--max-packet %d is out of range; allowed: 1 to 4294967295", c.maxPacket)
 	}
 	o.ReceiveMaximum, o.MaximumPacketSize = uint16(c.receiveMaximum), uint32(c.maxPacket)
-	o.UserProperties = c.user.encoded
+	o.UserProperties, o.DisconnectProperties = c.user.encoded, c.userEnd.encoded
+	o.RequestResponse, o.NoProblems = c.requestResponse, c.noReasons
 	if err := c.checkSession(&o); err != nil {
 		return o, err
 	}
@@ -181,7 +193,7 @@ func (c *connection) options() (client.Options, error) {
 		o.Password = &c.password
 	}
 	if o.Password != nil && o.Username == nil && o.Version != packet.V5 {
-		return o, usagef("a password needs a user name (-u) in MQTT 3.1.1")
+		return o, usagef("a password needs a user name (-u) before MQTT 5.0")
 	}
 	if err := c.checkWill(&o); err != nil {
 		return o, err
@@ -291,9 +303,12 @@ func (c *connection) checkSession(o *client.Options) error {
 	case (c.keep || c.expiry > 0) && o.ClientID == "":
 		return usagef("a session that lasts needs a client identifier (-i)")
 	case timed && o.Version != packet.V5:
-		return usagef("-x needs MQTT 5.0; in 3.1.1 a session with -c has no end")
+		return usagef("-x needs MQTT 5.0; before that a session with -c has no end")
 	case c.expiry > math.MaxUint32:
 		return usagef("a session expiry of %d is out of range; allowed: 0 to 4294967295", c.expiry)
+	}
+	if o.ClientID == "" && o.Version == packet.V31 {
+		o.ClientID = "dunlin-" + rand.Text()[:16] // the broker does not choose one; 23 characters are allowed
 	}
 	o.CleanStart = !c.keep
 	o.SessionExpiry = uint32(c.expiry)
@@ -393,7 +408,7 @@ func (c *call) link(conn *connection, o client.Options) *link {
 // advise adds to the error of a connection what may help.
 func advise(err error, o client.Options) error {
 	if refused, ok := errors.AsType[*client.Refused](err); ok {
-		if refused.Code == packet.UnsupportedProtocolVersion && o.Version == packet.V5 {
+		if refused.Code == packet.UnsupportedProtocolVersion && o.Version != packet.V311 {
 			return fmt.Errorf("%w; it may speak 3.1.1: try -V 311", err)
 		}
 		return err

@@ -101,6 +101,13 @@ func (l *link) connect(ctx context.Context) error {
 		return advise(err, o)
 	}
 	l.Client, l.since = cl, time.Now()
+	if o.RequestResponse && o.Resume == nil {
+		if topics := cl.ResponseInformation(); topics != "" {
+			fmt.Fprintf(l.call.err, "dunlin %s: the broker keeps %.200q for responses to us\n", l.call.name, topics)
+		} else {
+			fmt.Fprintf(l.call.err, "dunlin %s: the broker keeps no topics for responses to us\n", l.call.name)
+		}
+	}
 	if o.Resume != nil {
 		if err := cl.Resend(ctx); err != nil {
 			return err

@@ -131,7 +131,7 @@ func TestLinesArriveOnceOverAnUnreliableNetwork(t *testing.T) {
 	t.Parallel()
 	const n = 2000
 	eachProcess(t, func(t *testing.T, p *process.Process) {
-		for _, v := range versions {
+		for _, v := range tellingVersions {
 			t.Run(v, func(t *testing.T) {
 				proxy, err := simnet.Listen(p.Spec.Address)
 				if err != nil {

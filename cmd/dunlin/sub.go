@@ -35,6 +35,8 @@ Subscription, MQTT 5.0 only:
   --retain-handling N    retained messages: 0 always, 1 if the subscription is
                          new, 2 never
   --topic-alias-max N    let the broker shorten up to N topics
+  --subscribe-property NAME=VALUE, --unsubscribe-property NAME=VALUE
+                         user property of the request, repeatable
 Output:
   -v, --verbose          the topic before the payload
   --pretty               several lines, with all properties
@@ -79,6 +81,9 @@ func sub(c *call) error {
 	fs.BoolVar(&options.RetainAsPublished, "retain-as-published", false, "")
 	fs.IntVar(&handling, "retain-handling", 0, "")
 	fs.Uint64Var(&aliases, "topic-alias-max", 0, "")
+	var subscribing, unsubscribing pairs
+	fs.Var(&subscribing, "subscribe-property", "")
+	fs.Var(&unsubscribing, "unsubscribe-property", "")
 	form := outputOptions(fs)
 	others, err := c.parse(fs)
 	if err != nil {
@@ -110,7 +115,8 @@ func sub(c *call) error {
 	if options.QoS, err = checkQoS(qos); err != nil {
 		return err
 	}
-	if err := needV5(fs, o.Version, "subscription-id", "no-local", "retain-as-published", "retain-handling", "topic-alias-max"); err != nil {
+	if err := needV5(fs, o.Version, "subscription-id", "no-local", "retain-as-published", "retain-handling", "topic-alias-max",
+		"subscribe-property", "unsubscribe-property"); err != nil {
 		return err
 	}
 	switch {
@@ -128,6 +134,7 @@ func sub(c *call) error {
 		return usagef("--topic-alias-max %d is out of range; allowed: 0 to 65535", aliases)
 	}
 	s.id, options.RetainHandling, o.TopicAliasMaximum = uint32(id), byte(handling), uint16(aliases)
+	o.SubscribeProperties, o.UnsubscribeProperties = subscribing.encoded, unsubscribing.encoded
 	if noRetained {
 		options.RetainHandling = 2
 		s.fresh = o.Version < packet.V5

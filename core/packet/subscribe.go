@@ -162,6 +162,11 @@ func subscribeOptions(b byte) SubscribeOptions {
 // is no Subscription Identifier. 3.1 and 3.1.1 have of the options the QoS only, and no
 // identifier. It panics if a filter is longer than 65,535 bytes, and otherwise checks nothing.
 func AppendSubscribe(dst []byte, id ID, subID uint32, filters []Subscription, v Version) []byte {
+	return AppendSubscribeWith(dst, id, subID, nil, filters, v)
+}
+
+// AppendSubscribeWith is AppendSubscribe with User Properties, encoded as in Connect.
+func AppendSubscribeWith(dst []byte, id ID, subID uint32, user []byte, filters []Subscription, v Version) []byte {
 	dst = append(dst, byte(SUBSCRIBE)<<4|fixedFlags)
 	dst, body := openLength(dst)
 	dst = append(dst, byte(id>>8), byte(id))
@@ -172,6 +177,7 @@ func AppendSubscribe(dst []byte, id ID, subID uint32, filters []Subscription, v 
 			dst = append(dst, propSubscriptionID)
 			dst = appendVarint(dst, int(subID))
 		}
+		dst = appendOnly(dst, user, userSet)
 		dst = closeLength(dst, block)
 	}
 	for _, s := range filters {

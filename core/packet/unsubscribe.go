@@ -78,11 +78,19 @@ func (u Unsubscribe) Filters() iter.Seq[[]byte] {
 // AppendUnsubscribe appends an UNSUBSCRIBE as a whole packet (MQTT5 §3.10, MQTT3 §3.10). It
 // panics if a filter is longer than 65,535 bytes, and otherwise checks nothing.
 func AppendUnsubscribe(dst []byte, id ID, filters []string, v Version) []byte {
+	return AppendUnsubscribeWith(dst, id, nil, filters, v)
+}
+
+// AppendUnsubscribeWith is AppendUnsubscribe with User Properties, encoded as in Connect.
+func AppendUnsubscribeWith(dst []byte, id ID, user []byte, filters []string, v Version) []byte {
 	dst = append(dst, byte(UNSUBSCRIBE)<<4|fixedFlags)
 	dst, body := openLength(dst)
 	dst = append(dst, byte(id>>8), byte(id))
 	if v >= V5 {
-		dst = append(dst, 0)
+		var block int
+		dst, block = openLength(dst)
+		dst = appendOnly(dst, user, userSet)
+		dst = closeLength(dst, block)
 	}
 	for _, filter := range filters {
 		dst = appendString(dst, filter)

@@ -1,11 +1,12 @@
 // Package client is the small MQTT client behind "dunlin pub" and "dunlin sub": one connection,
-// MQTT 3.1.1 or 5.0, over TCP, TLS or a unix socket.
+// MQTT 3.1, 3.1.1 or 5.0, over TCP, TLS or a unix socket.
 //
 // Calls block. They come from one goroutine; a second one, the reader, answers the broker: it
 // keeps the connection alive, continues the QoS flows and fills the inbox.
 package client
 
 import (
+	"bytes"
 	"context"
 	"crypto/tls"
 	"errors"
@@ -35,9 +36,9 @@ const (
 
 // Options say where and as whom to connect.
 type Options struct {
-	Address       string         // host:port or unix:path
-	Version       packet.Version // packet.V311 or packet.V5
-	ClientID      string         // "" lets the broker choose; 3.1.1 then needs CleanStart
+	Address       string // host:port or unix:path
+	Version       packet.Version
+	ClientID      string // "" lets the broker choose; 3.1.1 then needs CleanStart, and 3.1 has no such choice
 	CleanStart    bool
 	SessionExpiry uint32 // Session Expiry Interval in seconds, MQTT 5.0 only
 	KeepAlive     uint16 // seconds, 0 = off
@@ -56,7 +57,11 @@ type Options struct {
 	MaximumPacketSize uint32 // bytes, 0 = no limit
 	TopicAliasMaximum uint16 // the broker may use aliases up to that one
 	EndSession        bool   // Close ends the session, whatever SessionExpiry says
+	RequestResponse   bool   // asks for Response Information
+	NoProblems        bool   // asks for no Reason Strings
 	UserProperties    []byte // as in packet.Connect
+	// User properties of every SUBSCRIBE, of every UNSUBSCRIBE, and of the DISCONNECT.
+	SubscribeProperties, UnsubscribeProperties, DisconnectProperties []byte
 }
 
 // Message is an Application Message (MQTT5 §1.2). What stands below Dup is of MQTT 5.0 only.
@@ -117,6 +122,8 @@ type Client struct {
 
 	id  string // given by us or the broker
 	end bool   // Options.EndSession
+
+	forSubscribe, forUnsubscribe, forDisconnect []byte // user properties
 }
 
 // outgoing is a message that waits for its acknowledgement.
@@ -214,6 +221,10 @@ func connect(ctx context.Context, conn net.Conn, o Options) (*Client, error) {
 		received: make(map[packet.ID]bool),
 		aliases:  make(map[uint16]string),
 		names:    make(map[uint16]string),
+
+		forSubscribe:   o.SubscribeProperties,
+		forUnsubscribe: o.UnsubscribeProperties,
+		forDisconnect:  o.DisconnectProperties,
 	}
 	// The handshake runs without the reader: closing the connection is what interrupts it.
 	stop := context.AfterFunc(ctx, func() { conn.Close() })
@@ -242,8 +253,9 @@ func (c *Client) handshake(o Options) (rest []byte, err error) {
 		ClientID:       []byte(o.ClientID),
 		SessionExpiry:  o.SessionExpiry,
 		ReceiveMaximum: maxWindow,
-		RequestProblem: true,
+		RequestProblem: !o.NoProblems,
 
+		RequestResponse:   o.RequestResponse,
 		MaximumPacketSize: o.MaximumPacketSize,
 		TopicAliasMaximum: o.TopicAliasMaximum,
 		UserProperties:    o.UserProperties,
@@ -279,7 +291,7 @@ func (c *Client) handshake(o Options) (rest []byte, err error) {
 		return nil, fmt.Errorf("the broker answered with %v instead of CONNACK", h.Type)
 	}
 	v := c.version
-	if len(body) == 2 {
+	if len(body) == 2 && v == packet.V5 {
 		v = packet.V311 // a broker that knows no 5.0 refuses in the only form it has
 	}
 	a, err := packet.ParseConnack(body, v)
@@ -295,7 +307,8 @@ func (c *Client) handshake(o Options) (rest []byte, err error) {
 	if a.AssignedClientID != nil {
 		c.id = string(a.AssignedClientID)
 	}
-	c.connack = a // of which nothing is used that aliases body
+	a.ResponseInformation = bytes.Clone(a.ResponseInformation)
+	c.connack = a // of which nothing else is used that aliases body
 	if a.HasServerKeepAlive {
 		c.half = time.Duration(a.ServerKeepAlive) * time.Second / 2
 	}
@@ -311,6 +324,10 @@ func (c *Client) SessionPresent() bool { return c.connack.SessionPresent }
 
 // ClientID returns the Client Identifier, which the broker may have chosen.
 func (c *Client) ClientID() string { return c.id }
+
+// ResponseInformation returns the part of the topics that the broker keeps for the responses to this
+// client, if it was asked for; "" = it says nothing.
+func (c *Client) ResponseInformation() string { return string(c.connack.ResponseInformation) }
 
 // Done is closed when the connection has ended.
 func (c *Client) Done() <-chan struct{} { return c.done }
@@ -414,7 +431,7 @@ func (c *Client) Subscribe(ctx context.Context, id uint32, filters []packet.Subs
 		return nil, limitf("the broker takes no subscription identifiers")
 	}
 	return c.ask(ctx, len(filters), packet.SUBSCRIBE, func(b []byte, p packet.ID) []byte {
-		return packet.AppendSubscribe(b, p, id, filters, c.version)
+		return packet.AppendSubscribeWith(b, p, id, c.forSubscribe, filters, c.version)
 	})
 }
 
@@ -425,7 +442,7 @@ func (c *Client) Unsubscribe(ctx context.Context, filters []string) ([]packet.Re
 		n = 0
 	}
 	return c.ask(ctx, n, packet.UNSUBSCRIBE, func(b []byte, p packet.ID) []byte {
-		return packet.AppendUnsubscribe(b, p, filters, c.version)
+		return packet.AppendUnsubscribeWith(b, p, c.forUnsubscribe, filters, c.version)
 	})
 }
 
@@ -527,7 +544,7 @@ func (c *Client) Close() error {
 	c.mu.Lock()
 	close(c.closing)
 	if err == nil {
-		c.out = packet.AppendDisconnect(c.out[:0], &packet.Disconnect{HasSessionExpiry: c.end}, c.version)
+		c.out = packet.AppendDisconnect(c.out[:0], &packet.Disconnect{HasSessionExpiry: c.end, UserProperties: c.forDisconnect}, c.version)
 		err = c.write(c.out)
 	}
 	c.mu.Unlock()
