@@ -81,7 +81,7 @@ type Limits struct {
 	ReceiveMaximum       int           // the same from one client, announced to MQTT 5.0; default 256
 	MaxQueued            int           // messages that wait for one session, in flight included; default 100,000
 	MaxQueuedBytes       int64         // and their topics, properties and payloads; default 64 MiB
-	MaxQueuedTransient   int           // the same for a session that ends with its connection; default 10,000
+	MaxQueuedTransient   int           // the same for a session that ends with its connection; default 100,000
 	MaxTransientBytes    int           // and the bytes of its messages, which are in memory; default 8 MiB
 	MaxConnections       int           // of all listeners; default 0 = as many as there are descriptors
 	MaxOutput            int           // bytes that wait for one socket, beyond which QoS 0 is dropped; default 1 MiB
@@ -122,7 +122,7 @@ func (l *Limits) setDefaults() {
 	setDefault(&l.ReceiveMaximum, 256)
 	setDefault(&l.MaxQueued, 100_000)
 	setDefault(&l.MaxQueuedBytes, 64<<20)
-	setDefault(&l.MaxQueuedTransient, 10_000)
+	setDefault(&l.MaxQueuedTransient, 100_000)
 	setDefault(&l.MaxTransientBytes, 8<<20)
 	setDefault(&l.MaxOutput, 1<<20)
 	setDefault(&l.ConnectTimeout, 5*time.Second)
