@@ -272,3 +272,92 @@ func TestSocketsOfSystemdAreUsed(t *testing.T) {
 		c.Close()
 	}
 }
+
+// within runs a program in the network that the broker has for itself.
+func within(t *testing.T, broker *process.Process, args ...string) (string, error) {
+	t.Helper()
+	ctx, cancel := context.WithTimeout(t.Context(), hang)
+	defer cancel()
+	to := []string{"-t", strconv.Itoa(broker.PID()), "-U", "-n", "--preserve-credentials", "--"}
+	out, err := exec.CommandContext(ctx, "nsenter", append(to, args...)...).CombinedOutput()
+	return string(out), err
+}
+
+func TestAddressThatAppearsLaterIsServed(t *testing.T) {
+	binary, err := process.Binary()
+	if err != nil {
+		t.Fatal(err)
+	}
+	dir := t.TempDir()
+	socket := filepath.Join(dir, "s")
+	// A network of its own, for which nobody needs to be root, and which has a loopback interface and
+	// nothing else. Before that is up, the kernel lets every address be bound.
+	broker, err := process.Start(t.Context(), process.Spec{
+		Path: "unshare", Dir: dir, Log: filepath.Join(dir, "log"), Network: "unix", Address: socket,
+		Args: []string{
+			"--map-root-user", "--net", "--", "/bin/sh", "-c", `ip link set lo up && exec "$@"`, "sh", binary, "serve", "--data", filepath.Join(dir, "data"), "--listen", "unix:" + socket,
+			"--set", "listeners.1.address=192.0.2.77:1883", "--set", "listeners.1.open=true",
+			"--set", "listeners.2.address=192.0.2.78:1883", "--set", "listeners.2.open=true", "--set", "listeners.2.freebind=false",
+			"--set", "listeners.3.address=[2001:db8::77]:1883", "--set", "listeners.3.open=true",
+		},
+	})
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { broker.Kill() })
+	says(t, broker, "listening on an address that this machine does not have yet")
+	says(t, broker, "this machine does not have that address (now)")
+	if out, err := within(t, broker, binary, "pub", "-h", "192.0.2.77", "-t", "a", "-n"); err == nil {
+		t.Errorf("there is a way to an address that is not there: %s", out)
+	}
+	for _, args := range [][]string{
+		{"address", "add", "192.0.2.77/32", "dev", "lo"},
+		{"address", "add", "192.0.2.78/32", "dev", "lo"},
+		{"address", "add", "2001:db8::77/128", "dev", "lo", "nodad"},
+	} {
+		if out, err := within(t, broker, append([]string{"ip"}, args...)...); err != nil {
+			t.Fatalf("ip %q: %v: %s", args, err, out)
+		}
+	}
+	says(t, broker, "listening at last")
+	for _, host := range []string{"192.0.2.77", "192.0.2.78", "2001:db8::77"} {
+		if out, err := within(t, broker, binary, "pub", "-h", host, "-t", "a", "-n", "-q", "1", "-W", "30"); err != nil {
+			t.Errorf("%s: %v: %s", host, err, out)
+		}
+	}
+}
+
+func TestSocketUnitOfTheExampleStartsTheBroker(t *testing.T) {
+	binary, err := process.Binary()
+	if err != nil {
+		t.Fatal(err)
+	}
+	unit, err := os.ReadFile("../../packaging/dunlin.socket")
+	if err != nil {
+		t.Fatal(err)
+	}
+	name := ""
+	for line := range strings.Lines(string(unit)) {
+		if n, ok := strings.CutPrefix(line, "FileDescriptorName="); ok {
+			name = strings.TrimSpace(n)
+		}
+	}
+	address := mustFree(t)
+	host, port, _ := net.SplitHostPort(address)
+	dir := t.TempDir()
+	// It becomes the broker when the first client comes.
+	broker := &process.Process{Spec: process.Spec{
+		Path: "systemd-socket-activate", Dir: dir, Log: filepath.Join(dir, "log"), Network: "tcp", Address: address,
+		Args: []string{"--listen=" + address, "--fdname=" + name, "--setenv=PATH", binary, "serve", "--data", filepath.Join(dir, "data"), "--listen", "systemd:" + name, "--set", "listeners.0.open=true"},
+	}}
+	if err := broker.Launch(); err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { broker.Kill() })
+	says(t, broker, "Listening on")
+	dunlin(t, "", "pub", "-h", host, "-p", port, "-t", "a", "-n", "-q", "1").check(t, 0, "", "")
+	says(t, broker, "systemd:"+name)
+	if err := broker.Stop(t.Context()); err != nil {
+		t.Error(err)
+	}
+}

@@ -117,6 +117,8 @@ func TestDebHoldsTheService(t *testing.T) {
 				"/usr/share/doc/dunlin/changelog.gz":  0o644,
 				"/usr/share/doc/dunlin/copyright":     0o644,
 				"/usr/share/lintian/overrides/dunlin": 0o644,
+
+				"/usr/share/doc/dunlin/examples/dunlin.socket": 0o644,
 			})
 			checkSize(t, "the package", fileSize(t, deb), 5<<20)
 			checkBinary(t, a.target, files["/usr/bin/dunlin"].content)
