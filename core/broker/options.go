@@ -91,7 +91,7 @@ type Limits struct {
 	MaxRetainedBytes     int64         // default 16 MiB
 	MaxKeepAlive         time.Duration // of MQTT 5.0 clients, which are told; default any, also none
 	TopicAliases         int           // of a connection, each way; default 16, negative = none
-	MatchCacheReferences int           // default 65,536
+	MatchCacheReferences int           // default 262,144
 
 	// What clients may not use. MQTT 5.0 is told at CONNECT; what is used all the same is refused.
 	HasMaxQoS         bool
@@ -131,7 +131,7 @@ func (l *Limits) setDefaults() {
 	setDefault(&l.MaxRetainedBytes, 16<<20)
 	setDefault(&l.TopicAliases, 16)
 	l.TopicAliases = min(max(l.TopicAliases, 0), math.MaxUint16)
-	setDefault(&l.MatchCacheReferences, 64<<10)
+	setDefault(&l.MatchCacheReferences, 256<<10)
 }
 
 // maxAdded is more than a PUBLISH can grow by on its way through the broker: by the properties of

@@ -176,8 +176,8 @@ func (b *Broker) publish(pub *publication, op *publishing) {
 		return
 	}
 	matched := false
-	for i := range route.Matches {
-		m := &route.Matches[i]
+	for i := range route.Hits {
+		m := &route.Hits[i]
 		r := &b.receivers[m.Receiver]
 		if r.outbox != nil {
 			if pub.source == "" { // what came down does not go up again
@@ -191,7 +191,7 @@ func (b *Broker) publish(pub *publication, op *publishing) {
 			continue
 		}
 		t := r.member
-		qos, asPublished, ids := packet.QoS(m.QoS), m.RetainAsPublished, m.IDs
+		qos, asPublished, ids := packet.QoS(m.QoS), m.RetainAsPublished, route.IDs(i)
 		if (m.NoLocal || m.OwnDiffers) && t.clientID == pub.publisher {
 			own, ok := b.index.Own(pub.Topic, m.Receiver)
 			if !ok {
@@ -227,8 +227,8 @@ func (b *Broker) admitted(pub *publication, route *route.Route) bool {
 	if len(b.outboxes) == 0 || pub.source != "" {
 		return true
 	}
-	for i := range route.Matches {
-		o := b.receivers[route.Matches[i].Receiver].outbox
+	for i := range route.Hits {
+		o := b.receivers[route.Hits[i].Receiver].outbox
 		if o == nil {
 			continue
 		}

@@ -38,7 +38,7 @@ func BenchmarkMatch(b *testing.B) {
 			})
 			b.Run(prefix+"/cached", func(b *testing.B) {
 				b.ReportAllocs()
-				c := NewCache(x, 65536)
+				c := NewCache(x, 256<<10)
 				topics := topics[:1024]
 				i := 0
 				for b.Loop() {

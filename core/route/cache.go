@@ -3,17 +3,25 @@ package route
 import (
 	"bytes"
 	"hash/maphash"
-	"slices"
 	"unsafe"
 )
 
 // Route is what a Cache knows of a topic.
 type Route struct {
-	Topic   string  // a copy that may be kept
-	Matches []Match // must not be changed
+	Topic string // a copy that may be kept
+	Hits  []Hit  // must not be changed
+	ids   [][]uint32
 	// Note is the caller's: what it found out about the topic, such as the result of its checks
 	// on it. It is nil when the topic is new here and again when subscriptions have changed.
 	Note any
+}
+
+// IDs are the identifiers of Hits[i], as Match has them.
+func (r *Route) IDs(i int) []uint32 {
+	if r.ids == nil {
+		return nil
+	}
+	return r.ids[i]
 }
 
 // cached is a Route with what tells whether it still holds.
@@ -42,8 +50,7 @@ type Cache struct {
 }
 
 // NewCache returns an empty cache over x of at most maxReferences references. One is a receiver
-// of a topic, or 32 bytes of overhead (16 on 32-bit machines): the memory is about 2 MiB for
-// 65,536. A route that alone has more than half of that is kept as long as no other such route
+// of a topic, or 8 bytes of overhead: the memory is about 2 MiB for 262,144. A route that alone has more than half of that is kept as long as no other such route
 // is asked for.
 func NewCache(x *Index, maxReferences int) *Cache {
 	return &Cache{
@@ -54,9 +61,9 @@ func NewCache(x *Index, maxReferences int) *Cache {
 	}
 }
 
-// Match returns the receivers of topic, as Index.Match does. The result is valid until the next
-// call of a method, and must not be changed.
-func (c *Cache) Match(topic []byte) []Match { return c.Lookup(topic).Matches }
+// Match returns the receivers of topic, as Index.Match does, without their identifiers. The result
+// is valid until the next call of a method, and must not be changed.
+func (c *Cache) Match(topic []byte) []Hit { return c.Lookup(topic).Hits }
 
 // Lookup returns the route of topic, a valid Topic Name. The result is valid until the next
 // call of a method; what may be changed in it is Note. A hit does not allocate, once the maps
@@ -94,12 +101,7 @@ func (c *Cache) refresh(r *cached) *Route {
 	r.generation = c.index.generation(r.stripe)
 	topic := unsafe.Slice(unsafe.StringData(r.Topic), len(r.Topic)) // Match only reads it
 	c.scratch = c.index.Match(topic, c.scratch[:0])
-	if n := len(c.scratch); n <= cap(r.Matches) && cap(r.Matches) <= 2*n {
-		r.Matches = append(r.Matches[:0], c.scratch...)
-		clear(r.Matches[n:cap(r.Matches)])
-	} else {
-		r.Matches = slices.Clone(c.scratch)
-	}
+	r.take(c.scratch)
 	clear(c.scratch)
 	if cap(c.scratch) > c.half {
 		c.scratch = nil
@@ -109,17 +111,37 @@ func (c *Cache) refresh(r *cached) *Route {
 	return c.keep(r)
 }
 
-// overhead is the memory of a cached route without its topic and matches, in references: the
-// record itself and its share of a map.
-const overhead = int((unsafe.Sizeof(cached{})+48)/unsafe.Sizeof(Match{})) + 1
-
-// references returns the memory of a route in units of a Match.
-func (r *cached) references() int {
-	ids := 0
-	for i := range r.Matches {
-		ids += len(r.Matches[i].IDs)
+// take makes all the matches of the route, in no more memory than they need.
+func (r *Route) take(all []Match) {
+	if n := len(all); n > cap(r.Hits) || cap(r.Hits) > 2*n {
+		r.Hits = make([]Hit, n)
 	}
-	return overhead + cap(r.Matches) + (len(r.Topic)+4*ids)/int(unsafe.Sizeof(Match{}))
+	r.Hits, r.ids = r.Hits[:len(all)], nil
+	for i := range all {
+		r.Hits[i] = all[i].Hit
+		if all[i].IDs != nil {
+			if r.ids == nil {
+				r.ids = make([][]uint32, len(all))
+			}
+			r.ids[i] = all[i].IDs
+		}
+	}
+}
+
+// reference is the unit in which the memory of routes is counted, in bytes.
+const reference = int(unsafe.Sizeof(Hit{}))
+
+// overhead is the memory of a cached route without its topic and hits, in references: the record
+// itself and its share of a map.
+const overhead = (int(unsafe.Sizeof(cached{}))+48)/reference + 1
+
+// references returns the memory of a route in references.
+func (r *cached) references() int {
+	bytes := len(r.Topic) + cap(r.ids)*int(unsafe.Sizeof([]uint32{}))
+	for _, ids := range r.ids {
+		bytes += 4 * len(ids)
+	}
+	return overhead + cap(r.Hits) + bytes/reference
 }
 
 // keep puts r, which is in neither generation, into young.

@@ -9,7 +9,7 @@ func TestCacheSeesEveryChange(t *testing.T) {
 	for _, filter := range []string{"a/b", "a/+", "a/#", "+/b", "#"} {
 		t.Run(filter, func(t *testing.T) {
 			x := New()
-			c := NewCache(x, 1000)
+			c := NewCache(x, 4000)
 			name := []byte("a/b")
 			expect := func(when string, n int) {
 				t.Helper()
@@ -35,7 +35,7 @@ func TestCacheSeesEveryChange(t *testing.T) {
 
 func TestNoteLivesAsLongAsTheMatches(t *testing.T) {
 	x := New()
-	c := NewCache(x, 1000)
+	c := NewCache(x, 4000)
 	name := []byte("a/b")
 	r := c.Lookup(name)
 	if r.Note != nil || r.Topic != "a/b" {
@@ -57,7 +57,7 @@ func TestNoteLivesAsLongAsTheMatches(t *testing.T) {
 
 func TestAChangeElsewhereKeepsTheCache(t *testing.T) {
 	x := New()
-	c := NewCache(x, 1000)
+	c := NewCache(x, 4000)
 	// Of 64 first levels at least one is in another stripe.
 	kept := 0
 	for i := range 64 {
@@ -106,7 +106,7 @@ func TestCacheIsBounded(t *testing.T) {
 func TestWhatIsAskedForOftenStays(t *testing.T) {
 	x := New()
 	x.Subscribe("#", 1, Options{})
-	c := NewCache(x, 2000)
+	c := NewCache(x, 8000)
 	c.Lookup([]byte("hot")).Note = "seen"
 	for i := range 10_000 {
 		c.Lookup(fmt.Appendf(nil, "cold/%d", i))
@@ -125,12 +125,12 @@ func TestARouteOverTheBoundIsKeptAlone(t *testing.T) {
 	one, two := []byte("all/1"), []byte("all/2")
 	c.Lookup(one).Note = "kept"
 	c.Lookup([]byte("small"))
-	if r := c.Lookup(one); r.Note != "kept" || len(r.Matches) != 1000 {
-		t.Errorf("route has note %v and %d matches", r.Note, len(r.Matches))
+	if r := c.Lookup(one); r.Note != "kept" || len(r.Hits) != 1000 {
+		t.Errorf("route has note %v and %d matches", r.Note, len(r.Hits))
 	}
 	c.Lookup(two)
-	if r := c.Lookup(one); r.Note != nil || len(r.Matches) != 1000 {
-		t.Errorf("two large routes were kept: note %v, %d matches", r.Note, len(r.Matches))
+	if r := c.Lookup(one); r.Note != nil || len(r.Hits) != 1000 {
+		t.Errorf("two large routes were kept: note %v, %d matches", r.Note, len(r.Hits))
 	}
 	for i := range 999 {
 		x.Unsubscribe("all/#", Receiver(i))

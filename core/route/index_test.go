@@ -20,28 +20,28 @@ func TestOverlappingSubscriptionsAreMerged(t *testing.T) {
 		{
 			name: "highest QoS",
 			subs: map[string]Options{"a/+": {QoS: 1}, "a/#": {QoS: 2}, "a/b": {}},
-			want: Match{QoS: 2}, own: Match{QoS: 2}, ok: true,
+			want: Match{Hit: Hit{QoS: 2}}, own: Match{Hit: Hit{QoS: 2}}, ok: true,
 		},
 		{
 			name: "retain as published of the highest QoS",
 			subs: map[string]Options{"a/+": {QoS: 1}, "a/b": {RetainAsPublished: true}},
-			want: Match{QoS: 1}, own: Match{QoS: 1}, ok: true,
+			want: Match{Hit: Hit{QoS: 1}}, own: Match{Hit: Hit{QoS: 1}}, ok: true,
 		},
 		{
 			name: "retain as published of one among equals",
 			subs: map[string]Options{"a/+": {QoS: 1}, "a/b": {QoS: 1, RetainAsPublished: true}},
-			want: Match{QoS: 1, RetainAsPublished: true},
-			own:  Match{QoS: 1, RetainAsPublished: true}, ok: true,
+			want: Match{Hit: Hit{QoS: 1, RetainAsPublished: true}},
+			own:  Match{Hit: Hit{QoS: 1, RetainAsPublished: true}}, ok: true,
 		},
 		{
 			name: "all no local",
 			subs: map[string]Options{"a/+": {NoLocal: true}, "a/b": {NoLocal: true}},
-			want: Match{NoLocal: true},
+			want: Match{Hit: Hit{NoLocal: true}},
 		},
 		{
 			name: "one no local",
 			subs: map[string]Options{"a/+": {NoLocal: true, QoS: 2, ID: 1}, "a/b": {ID: 2}},
-			want: Match{QoS: 2, OwnDiffers: true, IDs: []uint32{1, 2}},
+			want: Match{Hit: Hit{QoS: 2, OwnDiffers: true}, IDs: []uint32{1, 2}},
 			own:  Match{IDs: []uint32{2}}, ok: true,
 		},
 		{
@@ -94,7 +94,7 @@ func TestWildcardsInATopicMatchNothing(t *testing.T) {
 func TestReceiversAndIdentifiersKeepAllTheirBits(t *testing.T) {
 	x := New()
 	x.Subscribe("a", 1<<32-1, Options{QoS: 2, NoLocal: true, RetainAsPublished: true, ID: maxID})
-	want := Match{Receiver: 1<<32 - 1, QoS: 2, NoLocal: true, RetainAsPublished: true, IDs: []uint32{maxID}}
+	want := Match{Hit: Hit{Receiver: 1<<32 - 1, QoS: 2, NoLocal: true, RetainAsPublished: true}, IDs: []uint32{maxID}}
 	if got := x.Match([]byte("a"), nil); len(got) != 1 || !same(got[0], want) {
 		t.Errorf("Match = %+v, want %+v", got, want)
 	}
@@ -256,7 +256,7 @@ func TestMatchDoesNotAllocate(t *testing.T) {
 		x.Subscribe("a/b", Receiver(i), Options{})
 		x.Subscribe("a/+", Receiver(i/2), Options{})
 	}
-	c := NewCache(x, 1000)
+	c := NewCache(x, 4000)
 	dst := make([]Match, 0, 200)
 	name := []byte("a/b")
 	for _, f := range []struct {

@@ -27,8 +27,8 @@ type Options struct {
 	ID                uint32 // Subscription Identifier, 1 to 268,435,455; 0 = none
 }
 
-// Match is one receiver of a topic, all its matching subscriptions merged.
-type Match struct {
+// Hit is one receiver of a topic, all its matching subscriptions merged. It takes 8 bytes.
+type Hit struct {
 	Receiver          Receiver
 	QoS               byte // the highest of the matching subscriptions
 	NoLocal           bool // every matching subscription says so
@@ -36,6 +36,11 @@ type Match struct {
 	// OwnDiffers: some of the matching subscriptions are NoLocal and others are not. For a
 	// message that the receiver published itself only the others count: ask Index.Own.
 	OwnDiffers bool
+}
+
+// Match is a Hit with its identifiers.
+type Match struct {
+	Hit
 	// IDs are the identifiers of all matching subscriptions that have one, in no order; the
 	// same identifier as often as it matched (MQTT5 §3.3.4). nil if there is none.
 	IDs []uint32
@@ -80,12 +85,12 @@ func (s subscription) retainAsPublished() bool { return s&retainBit != 0 }
 
 // match returns s alone as a Match, without its identifier.
 func (s subscription) match() Match {
-	return Match{
+	return Match{Hit: Hit{
 		Receiver:          s.receiver(),
 		QoS:               s.qos(),
 		NoLocal:           s.noLocal(),
 		RetainAsPublished: s.retainAsPublished(),
-	}
+	}}
 }
 
 // fold merges one more subscription of the same receiver into m, but for its identifier.
