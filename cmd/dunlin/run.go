@@ -37,6 +37,8 @@ func run(ctx context.Context, cfg *config.Config, logger *slog.Logger) (err erro
 	if err != nil {
 		logger.Warn("limit of open files stays low", "err", err)
 	}
+	memory := service.NewMemory(service.Settled)
+	defer memory.Stop()
 	unlock, err := lockData(cfg.Data)
 	if err != nil {
 		return err
@@ -91,6 +93,7 @@ func run(ctx context.Context, cfg *config.Config, logger *slog.Logger) (err erro
 		AutoSubscribe:  automatic,
 		IOThreads:      ioThreads(cfg.IOThreads, runtime.GOMAXPROCS(0)),
 		ResponsePrefix: cfg.Sessions.ResponseInformation,
+		Freed:          memory.Freed,
 		SysInterval:    cfg.Sys.Interval,
 		Version:        version,
 	})

@@ -51,6 +51,7 @@ type Broker struct {
 	responsePrefix string
 
 	observer Observer // nil = nobody watches
+	freed    freed
 	sys      *sys
 	presence presence
 
@@ -145,6 +146,7 @@ func New(o Options) (*Broker, error) {
 	}
 	b.restoreRetained(o)
 	b.restoreSessions(o)
+	b.freed.tell = o.Freed
 	b.observer = o.Observer // not told of what was restored
 	return b, nil
 }

@@ -30,6 +30,7 @@ type client struct {
 	held       int           // bytes of messages whose acknowledgement it is owed
 	restsSince time.Duration // while throttled
 	awaiting   bool          // something waits until its output has gone
+	slow       bool          // that has ever been so
 	choked     bool          // reading rests until its output has gone
 	unsent     int           // bytes of output when that was looked at last, while choked
 	noProblems bool          // Request Problem Information is 0
@@ -226,6 +227,7 @@ func (b *Broker) end(c *client, h how) {
 		}
 		b.presence.disconnected(c)
 	}
+	b.freed.add(c)
 	b.loop.Unset(c)
 	b.loop.Close(c.conn)
 	if c.member != nil {

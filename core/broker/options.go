@@ -41,6 +41,8 @@ type Options struct {
 	ResponsePrefix string
 	// Observer watches what the broker does; nil = nobody does, which costs nothing.
 	Observer Observer
+	// Freed is told, on the loop, that connections have ended which had much memory; nil = nobody.
+	Freed func()
 	// SysInterval is how often the values below $SYS/broker are published while somebody subscribes
 	// to them, in whole seconds; 0 = there are none.
 	SysInterval time.Duration

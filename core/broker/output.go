@@ -18,7 +18,7 @@ func (b *Broker) choke(c *client) error {
 // not take in this turn is announced by Drained; what it takes is found by checkOutput.
 func (b *Broker) awaitOutput(c *client) {
 	if !c.awaiting {
-		c.awaiting = true
+		c.awaiting, c.slow = true, true
 		b.full = append(b.full, c)
 	}
 }

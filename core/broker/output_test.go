@@ -163,3 +163,47 @@ func TestVariantsAreMadeAnewAfterAFlush(t *testing.T) {
 		}
 	}
 }
+
+func TestMemoryOfConnectionsThatHaveEndedIsToldOf(t *testing.T) {
+	told := 0 // on the loop
+	x := start(t, func(o *Options) {
+		o.Freed = func() { told++ }
+		o.Limits.MaxOutput = 64 << 10
+	})
+	p, _ := x.connect(packet.V5, "p")
+	s, _ := x.connect(packet.V5, "s")
+	s.subscribe("a", 1)
+	few, _ := x.connect(packet.V5, "few")
+	x.away(few, "few")
+	x.do(func() {
+		if told != 0 {
+			t.Error("told of one small connection")
+		}
+	})
+	payload := strings.Repeat("x", 100_000)
+	for i := 1; ; i++ {
+		p.publish("a", payload, 1, packet.ID(i))
+		p.expect(packet.PUBACK)
+		slow := false
+		x.do(func() { slow = x.b.members["s"].client.slow })
+		if slow {
+			break
+		}
+	}
+	x.away(s, "s")
+	x.do(func() {
+		if told != 1 {
+			t.Errorf("told %d times of a connection with much output", told)
+		}
+	})
+	for i := range muchFreed / freedConnection {
+		w, _ := x.connect(packet.V5, fmt.Sprint("w", i))
+		w.net.Close()
+	}
+	x.until("they are gone", func() bool { return x.b.counters.Connections == 1 })
+	x.do(func() {
+		if told != 2 {
+			t.Errorf("told %d times, want once more, of a thousand connections", told)
+		}
+	})
+}

@@ -278,6 +278,9 @@ func (c *Conn) Watch(p *poll.Poller) error {
 // Idle says that the connection owns no buffer.
 func (c *Conn) Idle() bool { return c.in == nil && c.out == nil }
 
+// Held is the memory of its buffers, in bytes.
+func (c *Conn) Held() int { return cap(c.in) + cap(c.out) }
+
 // Stop ends the traffic: nothing is sent or read from now on. What is queued is still flushed.
 func (c *Conn) Stop() { c.closed = true }
 
