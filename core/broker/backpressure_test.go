@@ -70,10 +70,10 @@ func TestClientIsHeldBackForAMinuteAtMost(t *testing.T) {
 					if !test.rests(c) || !c.Set() {
 						t.Errorf("reading rests with %d messages of %d bytes, timer set %v", c.acks.len(), c.held, c.Set())
 					}
-					if at := c.Fire(c.restsSince + maxRest - time.Second); at != c.restsSince+maxRest || c.ended {
+					if at := c.Fire(c.seen + maxRest - time.Second); at != c.seen+maxRest || c.ended {
 						t.Errorf("after 59 seconds the timer is set to %v, ended %v", at, c.ended)
 					}
-					c.Fire(c.restsSince + maxRest)
+					c.Fire(c.seen + maxRest)
 				})
 				if test.v == packet.V5 {
 					if code := w.disconnected(); code != packet.ServerBusy {

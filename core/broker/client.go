@@ -25,18 +25,17 @@ type client struct {
 	accepted   bool // CONNACK was sent
 	created    bool // its session is new
 	ended      bool
-	denied     bool          // a denial was logged
-	throttled  bool          // reading rests until acknowledgements have left
-	held       int           // bytes of messages whose acknowledgement it is owed
-	restsSince time.Duration // while throttled
-	awaiting   bool          // something waits until its output has gone
-	slow       bool          // that has ever been so
-	choked     bool          // reading rests until its output has gone
-	unsent     int           // bytes of output when that was looked at last, while choked
-	noProblems bool          // Request Problem Information is 0
-	keepAlive  time.Duration
+	denied     bool   // a denial was logged
+	throttled  bool   // reading rests until acknowledgements have left, since seen
+	awaiting   bool   // something waits until its output has gone
+	slow       bool   // that has ever been so
+	choked     bool   // reading rests until its output has gone
+	noProblems bool   // Request Problem Information is 0
 	maxPacket  uint32 // the client's Maximum Packet Size, 0 = no limit
-	carried    int    // QoS 2 messages of the client that were under way when it connected
+	held       int32  // bytes of messages whose acknowledgement it is owed
+	carried    int32  // QoS 2 messages of the client that were under way when it connected
+	unsent     int    // bytes of output when that was looked at last, while choked
+	keepAlive  time.Duration
 	acks       acks
 	received   received // topic aliases
 	given      *given   // topic aliases
@@ -135,7 +134,7 @@ func (c *client) Fire(now time.Duration) time.Duration {
 		c.b.end(c, abnormal)
 		return 0
 	case c.throttled: // its keep alive is frozen: we are not reading, what it sent is in the socket
-		if end := c.restsSince + maxRest; now < end {
+		if end := c.seen + maxRest; now < end {
 			return end
 		}
 		c.b.log.Warn("client was held back for too long: its messages are not stored", "client_id", c.id(), "messages", c.acks.len(), "bytes", c.held)

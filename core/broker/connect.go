@@ -471,7 +471,7 @@ func (b *Broker) welcome(e *entering) {
 		b.loop.At(b.loop.Now()+silence, c) // the timer of the CONNECT would be too late
 	}
 	m.state.Connect(c.window(k.receiveMax))
-	c.carried = m.state.IncomingCount()
+	c.carried = int32(m.state.IncomingCount())
 	m.state.Releases(
 		func(id packet.ID) { b.sendAck(c, packet.PUBREL, id, packet.Success) },
 		func(id packet.ID) { b.saveReceived(m, 0, id) })

@@ -1,6 +1,7 @@
 package broker
 
 import (
+	"math"
 	"slices"
 	"time"
 
@@ -332,9 +333,13 @@ func (b *Broker) leaveAfterCrash() {
 }
 
 func (b *Broker) sessionLimits() session.Limits {
-	return session.Limits{Window: b.limits.MaxInFlight}
+	return session.Limits{Window: int32(b.limits.MaxInFlight)}
 }
 
 func (b *Broker) transientLimits() session.Limits {
-	return session.Limits{Window: b.limits.MaxInFlight, MaxQueued: b.limits.MaxQueuedTransient, MaxBytes: b.limits.MaxTransientBytes}
+	return session.Limits{
+		Window:    int32(b.limits.MaxInFlight),
+		MaxQueued: int32(min(b.limits.MaxQueuedTransient, math.MaxInt32)),
+		MaxBytes:  int32(min(b.limits.MaxTransientBytes, math.MaxInt32)),
+	}
 }

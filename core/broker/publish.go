@@ -119,7 +119,7 @@ func (b *Broker) checkPayload(format byte, payload []byte) bool {
 // has left does not count: the client's quota began anew with this one (MQTT5 §4.9). Since nobody
 // can tell when the client learns of a PUBCOMP, it never counts.
 func (b *Broker) unanswered(c *client, qos packet.QoS) int {
-	n := c.acks.qos1 + c.member.state.IncomingCount() - c.carried
+	n := c.acks.qos1 + c.member.state.IncomingCount() - int(c.carried)
 	if qos == 1 {
 		n++
 	}

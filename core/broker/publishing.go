@@ -88,10 +88,10 @@ func (b *Broker) begin(op *publishing, matched bool) {
 func (b *Broker) owe(op *publishing, c *client) {
 	if c != nil && op.qos > 0 {
 		if op.owing {
-			op.client.held -= op.size
+			op.client.held -= int32(op.size)
 		}
 		op.client, op.owing, op.owed = c, true, c.acks.add(op.id, op.qos)
-		c.held += op.size
+		c.held += int32(op.size)
 	}
 }
 
@@ -160,7 +160,7 @@ func (op *publishing) settle(err error) {
 func (b *Broker) finish(op *publishing, code packet.ReasonCode) {
 	b.undecided -= op.size
 	if op.owing {
-		op.client.held -= op.size
+		op.client.held -= int32(op.size)
 	}
 	refused := code >= packet.UnspecifiedError
 	if op.member != nil {
@@ -242,9 +242,9 @@ func (b *Broker) throttle(c *client) bool {
 	if c.acks.len() < throttleAt && c.held < throttleBytes && b.undecided < maxUndecided || c.acks.len() == 0 {
 		return false
 	}
-	c.throttled, c.restsSince = true, b.loop.Now()
+	c.throttled = true
 	b.throttled = append(b.throttled, c)
-	b.loop.At(c.restsSince+maxRest, c)
+	b.loop.At(c.seen+maxRest, c)
 	return true
 }
 

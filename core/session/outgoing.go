@@ -33,7 +33,7 @@ func (s *Session) Offer(ready bool) (Offered, packet.ID) {
 
 // Full says that Offer refuses messages, of a session without a number.
 func (s *Session) Full() bool {
-	return s.Pending() >= s.limits.MaxQueued || s.limits.MaxBytes > 0 && s.bytes >= s.limits.MaxBytes
+	return s.Pending() >= int(s.limits.MaxQueued) || s.limits.MaxBytes > 0 && s.bytes >= int(s.limits.MaxBytes)
 }
 
 // Open says that Offer would have a message sent now, if the connection takes more output.
@@ -446,7 +446,7 @@ func (s *Session) takeID() packet.ID {
 		if s.nextID == 0 {
 			s.nextID = 1
 		}
-		s.free = s.unusedFrom(s.nextID)
+		s.free = int32(s.unusedFrom(s.nextID))
 		if s.free == 0 {
 			s.nextID++
 		}

@@ -11,18 +11,18 @@ import (
 
 // Limits bound a session.
 type Limits struct {
-	Window int // PUBLISH packets in flight to the client, 1 to 65,535
+	Window int32 // PUBLISH packets in flight to the client, 1 to 65,535
 
 	// Of a session without a number, whose queue is in memory. The queue of another is bounded by
 	// whoever owns the store.
-	MaxQueued int // messages that wait, in flight included
-	MaxBytes  int // of messages that wait, or are kept for others; 0 = no limit
+	MaxQueued int32 // messages that wait, in flight included
+	MaxBytes  int32 // of messages that wait, or are kept for others; 0 = no limit
 }
 
 // identifiers is how many may be in use. There can be more of them than the window allows: those
 // of earlier connections whose PUBCOMP is missing. A client that never sends it gets nothing more
 // at last, instead of taking them all.
-func (l *Limits) identifiers() int { return min(2*l.Window, math.MaxUint16) }
+func (l *Limits) identifiers() int { return min(2*int(l.Window), math.MaxUint16) }
 
 // Session is the Session State of one client. The zero value is not usable: call New.
 type Session struct {
@@ -31,23 +31,23 @@ type Session struct {
 
 	// To the client.
 	connected   bool
-	window      int // of this connection: the least of the limit and the client's Receive Maximum
-	outstanding int // PUBLISH sent on this connection and not answered, <= window
+	live        bool
+	reading     bool // a read of the store is under way
 	nextID      packet.ID
-	free        int // how many identifiers from nextID on are known to be unused
+	free        int32 // how many identifiers from nextID on are known to be unused
+	window      int   // of this connection: the least of the limit and the client's Receive Maximum
+	outstanding int   // PUBLISH sent on this connection and not answered, <= window
 	flight      []Outgoing
 	queue       []Queued             // what waits, of a session without a number
 	kept        map[packet.ID]Queued // what is in flight and another session gets if this one ends; nil = none
 	bytes       int                  // of queue and kept
 	pending     int                  // messages appended and not done, durable only
-	live        bool
-	reading     bool          // a read of the store is under way
-	readTo      durable.Seq   // everything up to it has been sent or is done
-	appended    durable.Seq   // the newest message appended
-	begun       durable.Seq   // the newest that has had an identifier: what is behind it was never sent
-	dropped     span          // what was dropped behind begun
-	mark        durable.Seq   // appended when the read under way was asked for
-	late        []durable.Seq // what was done since then and may be among its entries
+	readTo      durable.Seq          // everything up to it has been sent or is done
+	appended    durable.Seq          // the newest message appended
+	begun       durable.Seq          // the newest that has had an identifier: what is behind it was never sent
+	dropped     span                 // what was dropped behind begun
+	mark        durable.Seq          // appended when the read under way was asked for
+	late        []durable.Seq        // what was done since then and may be among its entries
 
 	// From the client.
 	incoming []Incoming
@@ -145,7 +145,7 @@ func (s *Session) InFlight() int { return len(s.flight) }
 // the messages come back by NextRead.
 func (s *Session) Connect(receiveMaximum uint16) {
 	s.connected = true
-	s.window = min(s.limits.Window, int(receiveMaximum))
+	s.window = min(int(s.limits.Window), int(receiveMaximum))
 	s.outstanding = 0
 	s.mark = 0
 	first := durable.Seq(0)
