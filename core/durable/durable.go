@@ -38,9 +38,22 @@ type Append struct {
 	// transaction (design: packet id and message are one transaction, then PUBREC).
 	Publisher   SessionNumber
 	PublisherID packet.ID
+	// Delayed is the number of the delayed message that this is, 0 = none: it ceases to wait in the
+	// same transaction, also if there is no receiver.
+	Delayed Seq
 	// Lazy: nobody waits for it (a retained message at QoS 0); it rides with the next commit or
 	// goes within a minute.
 	Lazy bool
+}
+
+// Delayed is an Application Message that is to be published later, by an Append with its number.
+type Delayed struct {
+	Seq     Seq              // among those of the Appends; given by the store
+	Message *message.Message // must not change any more; its Topic is where it goes
+	Delay   uint32           // seconds from Message.Received on
+	// Publisher and PublisherID are as in Append, for the transaction that keeps it.
+	Publisher   SessionNumber
+	PublisherID packet.ID
 }
 
 // Session is the record of a persistent session (MQTT5 §4.1).

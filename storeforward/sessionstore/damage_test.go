@@ -44,6 +44,7 @@ func TestADamagedValueTakesNothingElseWithIt(t *testing.T) {
 		{"the total", bucketLedgers, keyTotal, []durable.SessionNumber{1, 2}, []string{"b", "c"}, 0},
 		{"a boot", bucketBoots, bootKey(1), []durable.SessionNumber{1, 2}, []string{"b", "c"}, 0},
 		{"a retained message", bucketRetained, []byte("plant/1/temperature"), []durable.SessionNumber{1, 2}, []string{"b", "c"}, 0},
+		{"a delayed message", bucketDue, seqKey(durable.Seq(5)), []durable.SessionNumber{1, 2}, []string{"b", "c"}, 0},
 	}
 	for _, test := range tests {
 		t.Run(test.name, func(t *testing.T) {
@@ -55,6 +56,8 @@ func TestADamagedValueTakesNothingElseWithIt(t *testing.T) {
 			b.add("b", 2)
 			b.add("c", 2)
 			b.commit(func(k durable.Token) { b.Append(durable.Append{Message: note("r"), Retained: true}, k) })
+			b.delay("d", 60, 0, 0)
+			b.delay("e", 60, 0, 0)
 			b.Done(2, a, durable.Delivered)
 			b.commit(func(k durable.Token) { b.EndSession(3, k) })
 			if err := b.Close(context.Background()); err != nil {
@@ -72,6 +75,13 @@ func TestADamagedValueTakesNothingElseWithIt(t *testing.T) {
 				equal(t, "sessions", got, test.sessions)
 				equal(t, "queue", texts(b.read(2, 0, 10, 1<<20).Entries), test.queue)
 				for range b.Retained() {
+				}
+				wantDelayed := 2
+				if string(test.bucket) == string(bucketDue) {
+					wantDelayed = 1
+				}
+				if d := b.Delayed(); len(d) != wantDelayed {
+					t.Errorf("%d delayed messages, want %d", len(d), wantDelayed)
 				}
 				l := b.Ledger()
 				if l.Left[durable.DroppedDamaged] != test.damaged || l.Accepted != l.Gone()+l.Pending {

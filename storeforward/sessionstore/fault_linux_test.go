@@ -168,3 +168,36 @@ func TestReadsWaitForAFailedFileToComeBack(t *testing.T) {
 		}
 	}
 }
+
+func TestAFailedCommitLeavesDelayedMessagesAsTheyWere(t *testing.T) {
+	b := newStore(t)
+	b.put(1)
+	due := b.delay("due", 60, 0, 0)
+	breakFile(t, b.path)
+	k1, k2, k3 := b.next(), b.next(), b.next()
+	b.Append(durable.Append{Message: note("due"), Receivers: receivers(2, 1), Delayed: due}, k1)
+	b.Delay(durable.Delayed{Message: note("lost"), Delay: 60, Publisher: 1, PublisherID: 7}, k2)
+	b.Flush()
+	if c := b.a.wait(t, k1); c.Err == nil {
+		t.Fatal("the disk did not fail")
+	}
+	if c := b.a.wait(t, k2); c.Err == nil {
+		t.Fatal("a message was acknowledged")
+	}
+	kept := b.delay("kept", 60, 0, 0)
+	now := b.crash()
+	if d := now.Delayed(); len(d) != 2 || d[0].Seq != due || d[1].Seq != kept {
+		t.Errorf("got %+v, want the messages %d and %d", d, due, kept)
+	}
+	if r := now.Sessions(); r[0].Pending != 0 || len(r[0].Incoming) != 0 {
+		t.Errorf("got %+v, want nothing queued and no incoming id", r[0])
+	}
+	b.Append(durable.Append{Message: note("due"), Receivers: receivers(2, 1), Delayed: due}, k3)
+	b.Flush()
+	if c := b.a.wait(t, k3); c.Err != nil {
+		t.Fatal(c.Err)
+	}
+	if now := b.crash(); len(now.Delayed()) != 1 {
+		t.Error("the message is still delayed")
+	}
+}

@@ -24,10 +24,7 @@ func (s *Store) Append(a durable.Append, k durable.Token) durable.Seq {
 	}
 	size := messageBytes(a.Message)
 	if s.queued > 0 && s.queued+int64(size) > s.opts.MaxQueued {
-		t := s.want(0)
-		if k != 0 {
-			t.done = append(t.done, durable.Completion{Token: k, Err: ErrFull})
-		}
+		s.full(k)
 		return 0
 	}
 	d := delay(k)
@@ -60,10 +57,9 @@ func (s *Store) Append(a durable.Append, k durable.Token) durable.Seq {
 	}
 	p.to = len(t.receivers)
 	p.live = p.to - p.from
-	if q := s.sessions[a.Publisher]; q != nil && a.PublisherID != 0 && !slices.Contains(q.incoming, a.PublisherID) {
-		q.incoming = append(q.incoming, a.PublisherID)
-		s.touch(q)
-		p.publisher, p.publisherID = q, a.PublisherID
+	p.publisher, p.publisherID = s.list(a.Publisher, a.PublisherID), a.PublisherID
+	if a.Delayed != 0 {
+		t.published = append(t.published, a.Delayed)
 	}
 	if p.live > 0 || p.publisher != nil {
 		// In the order of the sessions: small differences in the record, and quick to find.
@@ -74,6 +70,51 @@ func (s *Store) Append(a durable.Append, k durable.Token) durable.Seq {
 	}
 	t.ops++
 	return seq
+}
+
+// list notes the identifier of a message from a client. It returns nil if there is nothing to note.
+func (s *Store) list(n durable.SessionNumber, id packet.ID) *session {
+	q := s.sessions[n]
+	if q == nil || id == 0 || slices.Contains(q.incoming, id) {
+		return nil
+	}
+	q.incoming = append(q.incoming, id)
+	s.touch(q)
+	return q
+}
+
+// Delay keeps a message that is to be published later and returns its number; d.Seq is not used. It
+// stays until an Append with that number is on disk. Delay is answered like Append, and like it
+// returns 0 and answers with ErrFull if too much waits for the disk.
+func (s *Store) Delay(d durable.Delayed, k durable.Token) durable.Seq {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if s.closing {
+		return 0
+	}
+	size := messageBytes(d.Message)
+	if s.queued > 0 && s.queued+int64(size) > s.opts.MaxQueued {
+		s.full(k)
+		return 0
+	}
+	t := s.want(delay(k))
+	s.seq++
+	d.Seq = s.seq
+	if k != 0 {
+		t.done = append(t.done, durable.Completion{Token: k, Seq: d.Seq})
+	}
+	t.delays = append(t.delays, delayed{d, s.list(d.Publisher, d.PublisherID)})
+	s.charge(t, size)
+	t.ops++
+	return d.Seq
+}
+
+// full answers with ErrFull, in the order of the operations.
+func (s *Store) full(k durable.Token) {
+	t := s.want(0)
+	if k != 0 {
+		t.done = append(t.done, durable.Completion{Token: k, Err: ErrFull})
+	}
 }
 
 // delay is how long an operation may stay unsaved: nobody waits for one without a token.

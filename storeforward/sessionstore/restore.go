@@ -40,6 +40,7 @@ func (s *Store) restore() error {
 			s.restoreCounters(tx, &r),
 			s.restoreBoots(tx.Bucket(bucketBoots), &r),
 			s.restoreSessions(tx, &r),
+			s.restoreDelayed(tx.Bucket(bucketDue), &r),
 			s.restoreMessages(tx.Bucket(bucketMessages), &r),
 		)
 	})
@@ -118,6 +119,21 @@ func (s *Store) restoreBoots(b *bbolt.Bucket, r *restoring) error {
 	})
 	s.history = clock.NewHistory(s.opts.Clock, boots)
 	return err
+}
+
+func (s *Store) restoreDelayed(b *bbolt.Bucket, r *restoring) error {
+	return b.ForEach(func(k, v []byte) error {
+		if len(k) == 8 {
+			s.seq = max(s.seq, durable.Seq(binary.BigEndian.Uint64(k)))
+		}
+		d, err := parseDelayed(k, v)
+		if err != nil {
+			s.damage(r, bucketDue, k, err)
+			return nil
+		}
+		s.delayed = append(s.delayed, d)
+		return nil
+	})
 }
 
 func (s *Store) restoreSessions(tx *bbolt.Tx, r *restoring) error {

@@ -85,6 +85,7 @@ type Store struct {
 	history *clock.History
 
 	restored []durable.Restored // until Sessions was called
+	delayed  []durable.Delayed  // until Delayed was called
 
 	// The writer's own.
 	values []byte // of the transaction under way
@@ -179,6 +180,14 @@ func (s *Store) Sessions() []durable.Restored {
 	r := s.restored
 	s.restored = nil
 	return r
+}
+
+// Delayed returns the delayed messages that were found, in the order of their numbers. It returns
+// them once: they are the caller's from then on.
+func (s *Store) Delayed() []durable.Delayed {
+	d := s.delayed
+	s.delayed = nil
+	return d
 }
 
 // Retained iterates over the retained messages on disk, in no order of meaning. The messages are

@@ -29,6 +29,8 @@ type txn struct {
 
 	appends   []pending // ascending by seq
 	receivers []receiver
+	delays    []delayed
+	published []durable.Seq // delayed messages that wait no more
 	retained  []retained
 	topics    map[string]int // in retained
 	done      []durable.Completion
@@ -55,6 +57,12 @@ type pending struct {
 	live        int // those who are not done with it
 	publisher   *session
 	publisherID packet.ID
+}
+
+// delayed is a message that waits until it is due.
+type delayed struct {
+	durable.Delayed
+	publisher *session
 }
 
 // retained is a message to be retained, or with an empty payload one to be removed.
@@ -215,6 +223,9 @@ func (s *Store) apply(tx *bbolt.Tx, t *txn) error {
 			return err
 		}
 	}
+	if err := s.applyDelayed(tx.Bucket(bucketDue), t); err != nil {
+		return err
+	}
 	if err := applyRetained(tx.Bucket(bucketRetained), t); err != nil {
 		return err
 	}
@@ -252,6 +263,22 @@ func (s *Store) applySessions(tx *bbolt.Tx, t *txn) error {
 			return err
 		}
 		if err := cursors.Delete(seqKey(n)); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+func (s *Store) applyDelayed(b *bbolt.Bucket, t *txn) error {
+	for i := range t.delays {
+		d := &t.delays[i].Delayed
+		key := seqKey(d.Seq)
+		if err := b.Put(key, appendDelayed(nil, key, d)); err != nil {
+			return err
+		}
+	}
+	for _, seq := range t.published {
+		if err := b.Delete(seqKey(seq)); err != nil {
 			return err
 		}
 	}
@@ -376,12 +403,10 @@ func (s *Store) revoke(t *txn) {
 				s.sweeper.left(p.seq)
 			}
 		}
-		if q := p.publisher; q != nil {
-			if i := slices.Index(q.incoming, p.publisherID); i >= 0 {
-				q.incoming = slices.Delete(q.incoming, i, i+1)
-			}
-			s.touch(q)
-		}
+		s.unlist(p.publisher, p.publisherID)
+	}
+	for i := range t.delays {
+		s.unlist(t.delays[i].publisher, t.delays[i].PublisherID)
 	}
 	for _, b := range t.cursors {
 		s.touch(b.q)
@@ -396,6 +421,17 @@ func (s *Store) revoke(t *txn) {
 	s.totalDirty = s.totalDirty || t.total != nil
 	s.bootKnown = s.bootKnown && t.boot == nil
 	s.sweeper.restore(t.dead, t.garbage)
+}
+
+// unlist forgets the identifier of a message from a client that is not on disk; q may be nil.
+func (s *Store) unlist(q *session, id packet.ID) {
+	if q == nil {
+		return
+	}
+	if i := slices.Index(q.incoming, id); i >= 0 {
+		q.incoming = slices.Delete(q.incoming, i, i+1)
+	}
+	s.touch(q)
 }
 
 // repeat hands over again what failed and is true nonetheless: the state of sessions, and the
@@ -416,6 +452,7 @@ func (s *Store) repeat(failed []*txn) {
 func (t *txn) reset() {
 	clear(t.appends)
 	clear(t.receivers)
+	clear(t.delays)
 	clear(t.retained)
 	clear(t.topics)
 	clear(t.cursors)
@@ -423,6 +460,8 @@ func (t *txn) reset() {
 	*t = txn{
 		appends:   t.appends[:0],
 		receivers: t.receivers[:0],
+		delays:    t.delays[:0],
+		published: t.published[:0],
 		retained:  t.retained[:0],
 		topics:    t.topics,
 		done:      t.done[:0],

@@ -60,6 +60,31 @@ func parseRetained(key, value []byte) (*message.Message, error) {
 	return m, d.end()
 }
 
+// appendDelayed writes a delayed message: what is left of the delay is known by the stamp of the
+// message alone.
+func appendDelayed(dst []byte, key []byte, d *durable.Delayed) []byte {
+	from := len(dst)
+	dst = append(dst, valueVersion)
+	dst = binary.AppendUvarint(dst, uint64(d.Delay))
+	dst = appendMessage(dst, d.Message)
+	return appendChecksum(dst, from, key)
+}
+
+func parseDelayed(key, value []byte) (x durable.Delayed, err error) {
+	d, err := openValue(key, value)
+	if err != nil {
+		return x, err
+	}
+	if len(key) != 8 {
+		d.fail()
+	} else {
+		x.Seq = durable.Seq(binary.BigEndian.Uint64(key))
+	}
+	x.Delay = uint32(d.uint(math.MaxUint32))
+	x.Message = d.message()
+	return x, d.end()
+}
+
 func bootKey(n uint32) []byte { return binary.BigEndian.AppendUint32(nil, n) }
 
 func appendBoot(dst []byte, key []byte, b *clock.Boot) []byte {

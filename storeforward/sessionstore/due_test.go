@@ -1,0 +1,97 @@
+package sessionstore
+
+import (
+	"errors"
+	"slices"
+	"testing"
+
+	"dunlin/core/durable"
+	"dunlin/core/packet"
+)
+
+func (b *bench) delay(text string, seconds uint32, publisher durable.SessionNumber, id packet.ID) durable.Seq {
+	b.t.Helper()
+	c := b.commit(func(k durable.Token) {
+		b.Delay(durable.Delayed{Message: note(text), Delay: seconds, Publisher: publisher, PublisherID: id}, k)
+	})
+	if c.Err != nil {
+		b.t.Fatal(c.Err)
+	}
+	return c.Seq
+}
+
+func TestADelayedMessageSurvivesTheProcessWithItsPacketID(t *testing.T) {
+	b := newStore(t)
+	b.put(1)
+	one := b.delay("one", 60, 1, 7)
+	two := b.delay("two", 4_294_967_295, 0, 0)
+	for range 2 {
+		b = b.crash()
+		equal(t, "delayed", b.Delayed(), []durable.Delayed{
+			{Seq: one, Message: note("one"), Delay: 60},
+			{Seq: two, Message: note("two"), Delay: 4_294_967_295},
+		})
+		equal(t, "incoming", b.Sessions()[0].Incoming, []packet.ID{7})
+		if again := b.Delayed(); again != nil {
+			t.Errorf("got %d messages twice", len(again))
+		}
+	}
+	if n := b.delay("three", 1, 0, 0); n <= two {
+		t.Errorf("number %d again", n)
+	}
+}
+
+func TestADelayedMessageMovesToItsReceiversInOneTransaction(t *testing.T) {
+	b := newStore(t)
+	b.put(1)
+	for _, to := range [][]durable.SessionNumber{{1}, nil} {
+		seq := b.delay("x", 60, 0, 0)
+		before := b.crash()
+		c := b.commit(func(k durable.Token) {
+			b.Append(durable.Append{Message: note("x"), Receivers: receivers(2, to...), Delayed: seq}, k)
+		})
+		if c.Err != nil {
+			t.Fatal(c.Err)
+		}
+		after := b.crash()
+		if d, r := before.Delayed(), before.Sessions(); len(d) != 1 || r[0].Pending != 0 && to != nil {
+			t.Errorf("before the commit: %d delayed, %d queued", len(d), r[0].Pending)
+		}
+		if d, r := after.Delayed(), after.Sessions(); len(d) != 0 || r[0].Pending != 1 {
+			t.Errorf("after the commit: %d delayed, %d queued", len(d), r[0].Pending)
+		}
+	}
+}
+
+// No two messages share a number, so that no delayed one is taken for another after a crash.
+func TestNumbersOfDelayedMessagesAreThoseOfTheQueue(t *testing.T) {
+	b := newStore(t)
+	b.put(1)
+	got := []durable.Seq{b.add("a", 1), b.delay("b", 60, 0, 0), b.add("c", 1), b.delay("d", 60, 0, 0)}
+	b = b.crash()
+	got = append(got, b.add("e", 1))
+	if !slices.IsSorted(got) || len(slices.Compact(slices.Clone(got))) != len(got) {
+		t.Errorf("got %v", got)
+	}
+	equal(t, "queue", texts(b.read(1, 0, 10, 1<<20).Entries), []string{"a", "c", "e"})
+}
+
+func TestADelayedMessageIsRefusedWhileTooMuchWaitsForTheDisk(t *testing.T) {
+	b := newStore(t)
+	b.opts.MaxQueued = 100
+	k1, k2 := b.next(), b.next()
+	b.Delay(durable.Delayed{Message: note("taken"), Delay: 1}, k1)
+	if seq := b.Delay(durable.Delayed{Message: note("refused"), Delay: 1}, k2); seq != 0 {
+		t.Errorf("got number %d", seq)
+	}
+	b.Flush()
+	if c := b.a.wait(t, k1); c.Err != nil {
+		t.Error(c.Err)
+	}
+	if c := b.a.wait(t, k2); !errors.Is(c.Err, ErrFull) {
+		t.Errorf("got %v, want ErrFull", c.Err)
+	}
+	if d := b.crash().Delayed(); len(d) != 1 {
+		t.Errorf("%d messages are kept, want 1", len(d))
+	}
+}
