@@ -83,6 +83,7 @@ func run(ctx context.Context, cfg *config.Config, logger *slog.Logger) (err erro
 		Outboxes: ups.outboxes(),
 		Restored: store.Sessions(),
 		Retained: store.Retained(),
+		Delayed:  store.Delayed(),
 		Auth:     authenticator,
 		Policy:   policy,
 		Clock:    times,
@@ -213,6 +214,10 @@ func limits(cfg *config.Config, files uint64) broker.Limits {
 	if aliases == 0 {
 		aliases = -1
 	}
+	delayed := cfg.Delayed.MaxMessages
+	if delayed == 0 {
+		delayed = -1
+	}
 	keepAlive := cfg.Limits.MaxKeepAlive
 	if keepAlive == config.Never {
 		keepAlive = 0
@@ -233,6 +238,9 @@ func limits(cfg *config.Config, files uint64) broker.Limits {
 		MaxRetained:      cfg.Retained.MaxMessages,
 		MaxRetainedBytes: cfg.Retained.MaxBytes,
 
+		MaxDelayed:        delayed,
+		MaxDelayedBytes:   cfg.Delayed.MaxBytes,
+		MaxDelay:          cfg.Delayed.MaxDelay,
 		MaxKeepAlive:      keepAlive,
 		TopicAliases:      aliases,
 		HasMaxQoS:         cfg.Limits.MaxQoS < 2,

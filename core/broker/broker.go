@@ -79,6 +79,7 @@ type Broker struct {
 	orphans  []orphan  // to be given to others at the end of the turn
 	crashed  []*member // connected when the last process ended; until Run
 	sweep    retainedSweep
+	delayed  delayed
 	faults   failures // of the store
 	stopping bool
 	counters Counters
@@ -133,6 +134,7 @@ func New(o Options) (*Broker, error) {
 		faults:  failures{what: "the store fails"},
 	}
 	b.sweep.b = b
+	b.delayed.b = b
 	b.sys = newSys(b, o)
 	b.presence.b = b
 	b.index.Observe(func(filter string, added bool) {
@@ -147,6 +149,7 @@ func New(o Options) (*Broker, error) {
 	b.restoreRetained(o)
 	b.restoreSessions(o)
 	b.freed.tell = o.Freed
+	b.delayed.restore(o.Delayed)
 	b.observer = o.Observer // not told of what was restored
 	return b, nil
 }
@@ -243,6 +246,7 @@ func (b *Broker) Snapshot(ctx context.Context) (Counters, error) {
 		c.Sessions = len(b.members)
 		c.Subscriptions = b.subscriptions()
 		c.Retained = b.retained.Len()
+		c.Delayed, c.DelayedBytes = b.delayed.count, b.delayed.bytes
 		out <- c
 	})
 	if err != nil {

@@ -182,11 +182,14 @@ func (b *Broker) prepare(c *client, p *packet.Connect) (*connecting, packet.Reas
 // willTopic checks the topic of a will and returns the one that it is published to.
 func (b *Broker) willTopic(name []byte) (string, packet.ReasonCode) {
 	p := packet.Publish{Topic: name}
-	code := b.checkTopic(p.Topic)
+	d, code := b.resolveDelay(&p)
+	if code == packet.Success {
+		code = b.checkTopic(p.Topic)
+	}
 	if code == packet.Success {
 		code = b.rewritePublish(&p)
 	}
-	return string(p.Topic), code
+	return d.delayedTopic(p.Topic), code
 }
 
 // checkOffered checks a PUBLISH or a will against what is announced at CONNECT.
@@ -247,8 +250,11 @@ func (b *Broker) checkTopic(name []byte) packet.ReasonCode {
 	return packet.Success
 }
 
-// reserved says whether a topic belongs to the broker.
+// reserved says whether a topic belongs to the broker. One that is delayed has lost that part.
 func reserved(name []byte) bool {
+	if _, _, is, _ := cutDelay(name); is {
+		return true
+	}
 	const sys = "$SYS"
 	return len(name) >= len(sys) && string(name[:len(sys)]) == sys && (len(name) == len(sys) || name[len(sys)] == '/')
 }
@@ -312,7 +318,7 @@ func (b *Broker) enter(k *connecting) {
 		b.refuseConnect(c, k, packet.NotAuthorized, "the client identifier belongs to a session of another user", nil)
 		return
 	}
-	if k.will != nil && !b.policy.For(k.identity, k.clientID).MayPublish(k.will.Message.Topic) {
+	if k.will != nil && !b.policy.For(k.identity, k.clientID).MayPublish(realTopic(k.will.Message.Topic)) {
 		b.refuseConnect(c, k, packet.NotAuthorized, "the will topic is not allowed", nil)
 		return
 	}

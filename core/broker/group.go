@@ -214,7 +214,7 @@ func (b *Broker) offerCopies(pub *publication, op *publishing) {
 		b.copies = b.copies[1:]
 		more := b.publishing()
 		op.waits++
-		more.done = op.settle
+		more.done, more.kept = op.settle, op.kept
 		b.offerOne(pub, t, more)
 	}
 }

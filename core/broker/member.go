@@ -240,7 +240,7 @@ func (b *Broker) publishWills() {
 		wills := b.wills
 		b.wills = nil
 		for _, w := range wills {
-			if w.m.grant.MayPublish(w.msg.Topic) {
+			if w.m.grant.MayPublish(realTopic(w.msg.Topic)) {
 				b.publishMessage(w.msg, nil)
 			} else {
 				b.drop(DropPublishDenied, w.m.clientID, w.msg.Topic)

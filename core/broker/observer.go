@@ -118,6 +118,7 @@ const (
 	DropPublishDenied                   // the publisher may not publish to the topic
 	DropRetainedFull                    // delivered, but not retained: the retained store is full
 	DropBadPayload                      // its payload is not the UTF-8 that it claims to be
+	DropDelayedFull                     // to be published later: too much is already, or the delay is too long
 	DropSessionEnded                    // queued, or sent and not acknowledged, when the receiver's session ended
 	dropReasons       int        = iota
 )
@@ -133,6 +134,7 @@ var dropNames = [dropReasons]string{
 	DropPublishDenied: "publish_denied",
 	DropRetainedFull:  "retained_full",
 	DropBadPayload:    "bad_payload",
+	DropDelayedFull:   "delayed_full",
 	DropSessionEnded:  "session_ended",
 }
 
@@ -196,6 +198,8 @@ func (k *Counters) dropped(why DropReason) *uint64 {
 		return &k.RetainedRefused
 	case DropBadPayload:
 		return &k.BadPayloads
+	case DropDelayedFull:
+		return &k.DelayedRefused
 	case DropSessionEnded:
 		return &k.DroppedEnded
 	}

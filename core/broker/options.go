@@ -19,9 +19,10 @@ import (
 type Options struct {
 	Store    Store
 	Outboxes []Outbox
-	// Restored and Retained are what the store held at start.
+	// Restored, Retained and Delayed are what the store held at start.
 	Restored []durable.Restored
 	Retained iter.Seq[*message.Message]
+	Delayed  []durable.Delayed // in the order of their numbers
 
 	Auth   Authenticator
 	Policy *access.Policy
@@ -93,6 +94,9 @@ type Limits struct {
 	MaxRetainedBytes     int64         // default 16 MiB
 	MaxKeepAlive         time.Duration // of MQTT 5.0 clients, which are told; default any, also none
 	TopicAliases         int           // of a connection, each way; default 16, negative = none
+	MaxDelayed           int           // messages that are to be published later; default 10,000, negative = none
+	MaxDelayedBytes      int64         // and their topics, properties and payloads, in memory, too; default 16 MiB
+	MaxDelay             time.Duration // of one of them; default 7 days
 	MatchCacheReferences int           // default 262,144
 
 	// What clients may not use. MQTT 5.0 is told at CONNECT; what is used all the same is refused.
@@ -131,6 +135,9 @@ func (l *Limits) setDefaults() {
 	setDefault(&l.MaxSessionExpiry, 30*24*time.Hour)
 	setDefault(&l.MaxRetained, 100_000)
 	setDefault(&l.MaxRetainedBytes, 16<<20)
+	setDefault(&l.MaxDelayed, 10_000)
+	setDefault(&l.MaxDelayedBytes, 16<<20)
+	setDefault(&l.MaxDelay, 7*24*time.Hour)
 	setDefault(&l.TopicAliases, 16)
 	l.TopicAliases = min(max(l.TopicAliases, 0), math.MaxUint16)
 	setDefault(&l.MatchCacheReferences, 256<<10)
@@ -171,6 +178,8 @@ type Counters struct {
 	Sessions         int    // known now
 	Subscriptions    int    // now
 	Retained         int    // messages now
+	Delayed          int    // messages that are to be published later, now
+	DelayedBytes     int64  // of them
 	Received         uint64 // PUBLISH packets from clients
 	Sent             uint64 // PUBLISH packets to clients
 	DroppedOutput    uint64 // QoS 0, because too much output waited for its client
@@ -185,6 +194,7 @@ type Counters struct {
 	BadPayloads      uint64 // not the UTF-8 that they claim to be
 	RefusedConnects  uint64
 	ProtocolErrors   uint64 // connections closed because of what the client sent
+	DelayedRefused   uint64 // too much was delayed already, or for too long
 	RetainedRefused  uint64 // over the bound of the retained store
 	SessionsTakeover uint64
 }

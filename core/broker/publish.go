@@ -22,9 +22,11 @@ type publication struct {
 	msg            *message.Message // made when something has to keep it
 	own            bool             // of the broker itself: it is not kept
 	// sender is the durable session that must remember sentID, at QoS 2; nil = none.
-	sender *member
-	sentID packet.ID
-	copied bool // there are records behind the first
+	sender  *member
+	sentID  packet.ID
+	copied  bool        // there are records behind the first
+	delayed durable.Seq // its number while it was delayed in the store, 0 = it was not
+	again   bool        // it was published: only who is durable missed it
 }
 
 // size is what a queue is charged for the message.
@@ -73,7 +75,16 @@ func (b *Broker) onPublish(c *client, flags byte, body []byte) error {
 		}
 		return &packet.Error{Code: packet.ReceiveMaximumExceeded, Detail: "more PUBLISH packets in flight than the receive maximum"}
 	}
-	code := b.checkTopic(p.Topic)
+	d, code := b.resolveDelay(p)
+	switch code {
+	case packet.Success:
+		code = b.checkTopic(p.Topic)
+	case packet.QuotaExceeded:
+		b.drop(DropDelayedFull, c.member.clientID, "")
+		c.reportDenied("publish refused: its delay is too long", string(p.Topic))
+	default:
+		c.reportDenied("publish refused: it is no $delayed/SECONDS/TOPIC, or nothing is to be delayed", string(p.Topic))
+	}
 	if code == packet.Success {
 		code = b.rewritePublish(p)
 	}
@@ -101,7 +112,11 @@ func (b *Broker) onPublish(c *client, flags byte, body []byte) error {
 			pub.sender, pub.sentID = c.member, p.ID
 		}
 	}
-	b.publish(&pub, op)
+	if d.is {
+		b.delay(&pub, d, op)
+	} else {
+		b.publish(&pub, op)
+	}
 	if b.throttle(c) {
 		return conn.ErrPaused
 	}
@@ -164,13 +179,15 @@ func (b *Broker) publish(pub *publication, op *publishing) {
 
 	route := b.cache.Lookup(pub.Topic)
 	pub.topic = route.Topic
-	if b.observer != nil && !pub.own {
+	if b.observer != nil && !pub.own && !pub.again {
 		b.observer.Published(Publication{
 			ClientID: pub.publisher, Source: pub.source, Topic: pub.topic, Payload: pub.Payload, QoS: pub.QoS, Retain: pub.Retain,
 		})
 	}
-	if pub.QoS == 2 && !b.admitted(pub, route) {
-		b.drop(DropUplinkFull, pub.publisher, pub.topic)
+	if pub.overStore() && !b.admitted(pub, route) {
+		if pub.delayed == 0 {
+			b.drop(DropUplinkFull, pub.publisher, pub.topic)
+		}
 		op.failed = errRefused
 		b.finish(op, packet.QuotaExceeded)
 		return
@@ -218,6 +235,10 @@ func (b *Broker) publish(pub *publication, op *publishing) {
 	b.begin(op, matched)
 }
 
+// overStore says whether outboxes take the message over from the store: at QoS 2, and at QoS 1 if it
+// was delayed, so that it is in one place at any time.
+func (pub *publication) overStore() bool { return pub.QoS == 2 || pub.delayed != 0 }
+
 // errRefused is what an internal publisher is told.
 var errRefused = errors.New("broker: an uplink takes nothing more for now")
 
@@ -248,6 +269,7 @@ func (b *Broker) offer(pub *publication, t target) {
 		return
 	}
 	switch {
+	case pub.again && t.share == "" && (t.qos == 0 || !m.state.Durable()): // it has it, as far as it can
 	case t.qos == 0:
 		if m.online() {
 			b.sendNow(pub, m.client, 0, t.retain, t.subIDs, 0)
@@ -303,21 +325,22 @@ func (b *Broker) hand(pub *publication, op *publishing) {
 		}
 		b.durables = append(b.durables, r)
 	}
-	if pub.QoS == 2 {
+	if pub.overStore() {
 		for _, o := range b.handed {
 			b.durables = append(b.durables, durable.Receiver{Session: o.number, QoS: 2})
 		}
 	}
-	// The last record of several notes the identifier, also if it is for nobody.
-	note := pub.copied && len(b.copies) == 0 && pub.sender != nil
+	// The last record of several notes the identifier, and that it is delayed no more, also if it is for
+	// nobody.
+	note := len(b.copies) == 0 && (pub.delayed != 0 || pub.copied && pub.sender != nil)
 	if len(b.durables) > 0 || pub.Retain || note {
 		b.append(pub, op)
 	}
 	for _, o := range b.handed {
-		switch pub.QoS {
-		case 0:
+		switch {
+		case pub.QoS == 0:
 			o.Append(b.message(pub), 0, nil)
-		case 1:
+		case !pub.overStore():
 			op.waits++
 			o.Append(b.message(pub), 0, op.handback(o))
 		}
@@ -331,6 +354,9 @@ func (b *Broker) append(pub *publication, op *publishing) {
 		Retained:  pub.Retain,
 		Lazy:      len(b.durables) == 0 && pub.QoS == 0,
 	}
+	if len(b.copies) == 0 {
+		a.Delayed = pub.delayed
+	}
 	var t durable.Token
 	if !a.Lazy {
 		op.waits++
@@ -341,6 +367,9 @@ func (b *Broker) append(pub *publication, op *publishing) {
 	}
 	seq := b.store.Append(a, t)
 	op.seq = seq
+	if seq == 0 && pub.delayed != 0 {
+		return // it stays delayed
+	}
 	if seq == 0 {
 		// Too much waits for the disk: nobody durable gets it, and the answer says so.
 		for i := range b.targets {
@@ -362,7 +391,7 @@ func (b *Broker) append(pub *publication, op *publishing) {
 			op.sends = append(op.sends, send{m: t.m, epoch: t.m.epoch, id: t.id, qos: 2, retain: t.retain, subIDs: slices.Clone(t.subIDs)})
 		}
 	}
-	if pub.QoS == 2 {
+	if pub.overStore() {
 		op.outboxes = append(op.outboxes, b.handed...)
 	}
 }
@@ -409,6 +438,23 @@ func (b *Broker) message(pub *publication) *message.Message {
 // publishMessage publishes a message that is no client's packet: a will, or one of an uplink.
 // done, which may be nil, is told when its durable destinations have it.
 func (b *Broker) publishMessage(m *message.Message, done func(error)) {
+	p := packetOf(m)
+	d, code := b.resolveDelay(&p)
+	if d.is {
+		code = b.checkTopic(p.Topic)
+	}
+	if code != packet.Success { // nobody is there to be told
+		b.drop(DropPublishDenied, m.Publisher, m.Topic)
+		b.log.Warn("a will, or a message from above, cannot be delayed", "client_id", m.Publisher, "topic", m.Topic, "reason", code.String())
+		if done != nil {
+			done(nil)
+		}
+		return
+	}
+	if d.is {
+		m = new(*m)
+		m.Topic = string(p.Topic)
+	}
 	if m.Retain && b.limits.NoRetain { // a will of an earlier start, or from above
 		m = new(*m)
 		m.Retain = false
@@ -421,5 +467,9 @@ func (b *Broker) publishMessage(m *message.Message, done func(error)) {
 	}
 	op := b.publishing()
 	op.qos, op.done = pub.QoS, done
+	if d.is {
+		b.delay(&pub, d, op)
+		return
+	}
 	b.publish(&pub, op)
 }

@@ -26,6 +26,7 @@ type publishing struct {
 	owed   uint64 // its number there
 	size   int    // bytes, while it waits
 	done   func(error)
+	kept   bool // if it fails, the message is still in the store and is published again
 
 	// What follows the commit.
 	msg      *message.Message
@@ -33,6 +34,7 @@ type publishing struct {
 	sends    []send    // live receivers: they have it at QoS 1, and get it at QoS 2
 	queued   []*member // for whom it waits in the store
 	outboxes []*outbox // that take it over at QoS 2
+	later    *delayedMessage
 }
 
 // send is a PUBLISH to a live receiver. At QoS 1 it has left, at QoS 2 it leaves after its commit.
@@ -108,6 +110,9 @@ func (op *publishing) complete(b *Broker, d durable.Completion) {
 // follow does what had to wait for the commit.
 func (op *publishing) follow() {
 	b := op.b
+	if op.later != nil {
+		b.delayed.wait(op.later)
+	}
 	for i := range op.sends {
 		s := &op.sends[i]
 		if s.qos == 1 || s.m.epoch != s.epoch || !s.m.state.Committed(s.id, op.seq) {
@@ -125,6 +130,9 @@ func (op *publishing) follow() {
 
 // undo takes the message back from sessions: it is not on disk, and the store knows nothing of it.
 func (op *publishing) undo() {
+	if op.later != nil {
+		op.b.delayed.release(op.later)
+	}
 	for i := range op.sends {
 		m := op.sends[i].m
 		m.state.Abort(op.sends[i].id, op.seq)
@@ -149,7 +157,9 @@ func (op *publishing) settle(err error) {
 	}
 	code := packet.Success
 	if op.failed != nil {
-		op.b.drop(DropNotStored, op.msg.Publisher, op.msg.Topic)
+		if !op.kept {
+			op.b.drop(DropNotStored, op.msg.Publisher, op.msg.Topic)
+		}
 		op.b.log.Debug("message not stored", "topic", op.msg.Topic, "err", op.failed)
 		code = packet.QuotaExceeded
 	}

@@ -12,8 +12,8 @@ import (
 var (
 	publishReasons = map[packet.ReasonCode][]byte{
 		packet.NotAuthorized:        []byte("the access rules do not let this client publish to the topic"),
-		packet.TopicNameInvalid:     []byte("the topic is too long, has too many levels or belongs to the broker"),
-		packet.QuotaExceeded:        []byte("the message could not be stored, or an uplink takes nothing more for now"),
+		packet.TopicNameInvalid:     []byte("the topic is too long, has too many levels, belongs to the broker or has a malformed delay"),
+		packet.QuotaExceeded:        []byte("the message could not be stored, an uplink takes nothing more for now, or too much is delayed or for too long"),
 		packet.PayloadFormatInvalid: []byte("the payload format indicator says UTF-8, and the payload is not"),
 	}
 	subscribeReasons = map[packet.ReasonCode][]byte{

@@ -10,8 +10,8 @@ import (
 // give to messages on it, nil if they keep it.
 type noted struct{ rewritten []byte }
 
-// kept is noted of every topic that no rule takes.
-var kept = new(noted)
+// sameTopic is noted of every topic that no rule takes.
+var sameTopic = new(noted)
 
 // rewritePublish gives a PUBLISH, which has passed checkTopic, the topic that the rewrite rules say
 // and checks that. Once the topic has its place in the cache it allocates nothing.
@@ -22,7 +22,7 @@ func (b *Broker) rewritePublish(p *packet.Publish) packet.ReasonCode {
 	r := b.cache.Lookup(p.Topic)
 	n, known := r.Note.(*noted)
 	if !known {
-		n = kept
+		n = sameTopic
 		if name, ok := b.rewrites.Publish(r.Topic); ok {
 			n = &noted{[]byte(name)}
 		}

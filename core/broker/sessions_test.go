@@ -347,11 +347,11 @@ func TestAnswerThatIsTooLargeEndsTheConnection(t *testing.T) { // [MQTT-3.1.2-24
 // restart begins a broker with what another has committed.
 func restart(t *testing.T, of *bench, change ...func(*Options)) *bench {
 	t.Helper()
-	kept := of.store.restored()
+	kept, delayed := of.store.restored(), of.store.waits()
 	s := newFakeStore()
 	x := start(t, append([]func(*Options){func(o *Options) {
 		s.copyOf(of.store)
-		o.Store, o.Restored = s, kept
+		o.Store, o.Restored, o.Delayed = s, kept, delayed
 	}}, change...)...)
 	return x
 }

@@ -18,6 +18,10 @@ type Store interface {
 	// Done with it before its commit, nothing needs to be written, and it completes all the same.
 	Append(a durable.Append, t durable.Token) durable.Seq
 
+	// Delay keeps a message that is to be published later and returns its number, as Append does.
+	// It leaves the store in the transaction of an Append that names it.
+	Delay(d durable.Delayed, t durable.Token) durable.Seq
+
 	// PutSession creates or replaces the record of a session.
 	PutSession(s *durable.Session, t durable.Token)
 	// EndSession forgets a session and what is queued for it. It returns nothing to wait for

@@ -23,6 +23,7 @@ type fakeStore struct {
 	sessions map[durable.SessionNumber]*durable.Session // as committed
 	outgoing map[durable.SessionNumber][]durable.Outgoing
 	incoming map[durable.SessionNumber][]packet.ID
+	delayed  []*waitingRecord
 	waiting  []operation // not committed, in order
 	reads    []*fakeRead
 	held     bool // commits wait for release
@@ -36,6 +37,12 @@ type record struct {
 	m   *message.Message
 	to  []durable.Receiver // still open
 	ok  bool               // committed
+}
+
+// waitingRecord is a delayed message.
+type waitingRecord struct {
+	durable.Delayed
+	ok bool // committed
 }
 
 type operation struct {
@@ -59,9 +66,17 @@ func (s *fakeStore) copyOf(other *fakeStore) {
 	defer other.mu.Unlock()
 	s.number, s.seq = other.number, other.seq
 	for _, r := range other.records {
+		if !r.ok {
+			continue
+		}
 		own := *r
 		own.to = slices.Clone(r.to)
 		s.records = append(s.records, &own)
+	}
+	for _, k := range other.delayed {
+		if k.ok {
+			s.delayed = append(s.delayed, new(*k))
+		}
 	}
 	maps.Copy(s.sessions, other.sessions)
 	for n, o := range other.outgoing {
@@ -111,20 +126,51 @@ func (s *fakeStore) Append(a durable.Append, t durable.Token) durable.Seq {
 			s.sent(to.Session, r.seq, to.PacketID)
 		}
 	}
-	if a.PublisherID != 0 {
-		s.incoming[a.Publisher] = append(s.incoming[a.Publisher], a.PublisherID)
-	}
 	s.op(t, r.seq, func(err error) {
 		if r.ok = err == nil; r.ok {
+			s.list(a.Publisher, a.PublisherID)
+			s.delayed = slices.DeleteFunc(s.delayed, func(k *waitingRecord) bool { return k.Seq == a.Delayed })
 			return
 		}
 		for _, to := range r.to {
 			s.unsend(to.Session, r.seq)
 		}
 		r.to = nil
-		s.unlist(a.Publisher, a.PublisherID)
 	})
 	return r.seq
+}
+
+func (s *fakeStore) Delay(d durable.Delayed, t durable.Token) durable.Seq {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if s.full {
+		s.op(t, 0, nil)
+		return 0
+	}
+	s.seq++
+	d.Seq = s.seq
+	k := &waitingRecord{Delayed: d}
+	s.delayed = append(s.delayed, k)
+	s.op(t, d.Seq, func(err error) {
+		if k.ok = err == nil; k.ok {
+			s.list(d.Publisher, d.PublisherID)
+			return
+		}
+		s.delayed = slices.DeleteFunc(s.delayed, func(other *waitingRecord) bool { return other == k })
+	})
+	return d.Seq
+}
+
+// waits are the delayed messages that a crash leaves.
+func (s *fakeStore) waits() (all []durable.Delayed) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	for _, k := range s.delayed {
+		if k.ok {
+			all = append(all, k.Delayed)
+		}
+	}
+	return all
 }
 
 func (s *fakeStore) PutSession(r *durable.Session, t durable.Token) {
@@ -207,6 +253,12 @@ func (s *fakeStore) Release(n durable.SessionNumber, id packet.ID, t durable.Tok
 	defer s.mu.Unlock()
 	s.unlist(n, id)
 	s.op(t, 0, nothing)
+}
+
+func (s *fakeStore) list(n durable.SessionNumber, id packet.ID) {
+	if id != 0 {
+		s.incoming[n] = append(s.incoming[n], id)
+	}
 }
 
 func (s *fakeStore) unlist(n durable.SessionNumber, id packet.ID) {

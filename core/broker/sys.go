@@ -242,6 +242,8 @@ func (s *sys) tree() []sysValue {
 	number("subscriptions/count", b.subscriptions)
 	number("shared_subscriptions/count", func() int { return b.sharers })
 	number("retained messages/count", b.retained.Len)
+	number("delayed messages/count", func() int { return b.delayed.count })
+	number("delayed messages/bytes", func() int { return int(b.delayed.bytes) })
 
 	for i := range dropReasons {
 		count("dropped/"+DropReason(i).String(), k.dropped(DropReason(i)))

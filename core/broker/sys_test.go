@@ -73,10 +73,10 @@ func TestSysHasTheTopicsThatUsersKnow(t *testing.T) {
 		messages/received messages/sent messages/stored store/messages/count store/messages/bytes
 		publish/messages/received publish/messages/sent publish/messages/dropped
 		publish/bytes/received publish/bytes/sent bytes/received bytes/sent
-		subscriptions/count shared_subscriptions/count retained_messages/count
+		subscriptions/count shared_subscriptions/count retained_messages/count delayed_messages/count delayed_messages/bytes
 		dropped/output dropped/queue_full dropped/too_large dropped/denied dropped/expired
 		dropped/not_stored dropped/uplink_full dropped/publish_denied dropped/retained_full dropped/bad_payload
-		dropped/session_ended
+		dropped/session_ended dropped/delayed_full
 		loop/drift loop/drift/maximum`) {
 		want = append(want, sysBroker+strings.ReplaceAll(name, "_messages/", " messages/"))
 	}

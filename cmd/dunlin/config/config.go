@@ -38,6 +38,7 @@ type Config struct {
 	Limits        Limits
 	Sessions      Sessions
 	Retained      Retained
+	Delayed       Delayed
 	Rewrite       rule.Rewrites // the first rule that takes a topic decides
 	AutoSubscribe []AutoSubscription
 	Sys           Sys
@@ -168,6 +169,13 @@ type Retained struct {
 	MaxBytes    int64 // topics, properties and payloads
 }
 
+// Delayed bounds the messages that are to be published later.
+type Delayed struct {
+	MaxMessages int // 0 = none
+	MaxBytes    int64
+	MaxDelay    time.Duration
+}
+
 // AutoSubscription is a subscription that every client has from CONNECT on.
 type AutoSubscription struct {
 	Topic             string // with %c and %u
@@ -233,6 +241,11 @@ func Default() *Config {
 		Retained: Retained{
 			MaxMessages: 100_000,
 			MaxBytes:    16 * MiB,
+		},
+		Delayed: Delayed{
+			MaxMessages: 10_000,
+			MaxBytes:    16 * MiB,
+			MaxDelay:    7 * 24 * time.Hour,
 		},
 		Sys: Sys{Interval: 10 * time.Second},
 		Log: Log{Level: "info", Format: "auto"},

@@ -33,6 +33,7 @@ func (d *decoder) config(n *yaml.Node, c *Config) {
 		field{key: "limits", read: func(n *yaml.Node) { d.limits(n, &c.Limits) }},
 		field{key: "sessions", read: func(n *yaml.Node) { d.sessions(n, &c.Sessions) }},
 		field{key: "retained", read: func(n *yaml.Node) { d.retained(n, &c.Retained) }},
+		field{key: "delayed", read: func(n *yaml.Node) { d.delayed(n, &c.Delayed) }},
 		field{key: "rewrite", read: func(n *yaml.Node) { list(d, n, (*[]rule.Rewrite)(&c.Rewrite), d.rewrite) }},
 		field{key: "auto_subscribe", read: func(n *yaml.Node) { list(d, n, &c.AutoSubscribe, d.autoSubscription) }},
 		field{key: "sys", read: func(n *yaml.Node) { d.sys(n, &c.Sys) }},
@@ -290,6 +291,17 @@ func (d *decoder) retained(n *yaml.Node, r *Retained) {
 		field{key: "max_bytes", read: d.size(&r.MaxBytes, KiB, GiB, false)},
 	)
 }
+
+func (d *decoder) delayed(n *yaml.Node, m *Delayed) {
+	d.group(n,
+		field{key: "max_messages", read: d.whole(&m.MaxMessages, 0, math.MaxInt32)},
+		field{key: "max_bytes", read: d.size(&m.MaxBytes, KiB, GiB, false)},
+		field{key: "max_delay", read: d.duration(&m.MaxDelay, time.Second, maxDelay)},
+	)
+}
+
+// maxDelay is the longest delay that can be allowed. A topic says it in seconds of 32 bits.
+const maxDelay = 10 * 365 * 24 * time.Hour
 
 // rewrite reads {from, to, for}.
 func (d *decoder) rewrite(n *yaml.Node, r *rule.Rewrite) {
