@@ -163,10 +163,11 @@ func dial(ctx context.Context, o *Options) (net.Conn, error) {
 	return t, nil
 }
 
-// connect returns the CONNECT packet: the session in the server is kept.
+// connect returns the CONNECT packet: the session in the server is kept when the connection ends.
 func (o *Options) connect() *paho.Connect {
 	return &paho.Connect{
 		ClientID:     o.ClientID,
+		CleanStart:   o.CleanStart,
 		Username:     o.Username,
 		UsernameFlag: o.Username != "",
 		Password:     []byte(o.Password),
@@ -189,7 +190,7 @@ func (c *Conn) connectError(ack *paho.Connack, err error) error {
 	case ack != nil && ack.ReasonCode >= 0x80:
 		e := &RefusedError{Code: ack.ReasonCode}
 		if ack.Properties != nil {
-			e.Reason = printable(ack.Properties.ReasonString)
+			e.Reason, e.Servers = printable(ack.Properties.ReasonString), ack.Properties.ServerReference
 		}
 		return e
 	case c.link.failure() != nil:

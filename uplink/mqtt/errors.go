@@ -13,8 +13,9 @@ var ErrQoS0Only = errors.New("mqtt: the server takes QoS 0 only, so that nothing
 
 // RefusedError is a CONNACK with a reason code (MQTT5 §3.2.2.2).
 type RefusedError struct {
-	Code   byte
-	Reason string // Reason String of the server, "" if none
+	Code    byte
+	Reason  string // Reason String of the server, "" if none
+	Servers string // Server Reference: where to go instead, "" if it does not say; see Redirected
 }
 
 func (e *RefusedError) Error() string {
@@ -22,19 +23,26 @@ func (e *RefusedError) Error() string {
 	if e.Reason != "" {
 		s += ": " + e.Reason
 	}
+	if e.Servers != "" {
+		s += "; it names " + printable(e.Servers)
+	}
 	return s
 }
 
 // DisconnectedError is a DISCONNECT of the server (MQTT5 §3.14).
 type DisconnectedError struct {
-	Code   byte
-	Reason string // Reason String of the server, "" if none
+	Code    byte
+	Reason  string // Reason String of the server, "" if none
+	Servers string // Server Reference: where to go instead, "" if it does not say; see Redirected
 }
 
 func (e *DisconnectedError) Error() string {
 	s := fmt.Sprintf("mqtt: the server closed the connection: %s (0x%02X)", codeName(e.Code), e.Code)
 	if e.Reason != "" {
 		s += ": " + e.Reason
+	}
+	if e.Servers != "" {
+		s += "; it names " + printable(e.Servers)
 	}
 	return s
 }

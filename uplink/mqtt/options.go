@@ -46,9 +46,11 @@ type TLS struct {
 type Options struct {
 	Endpoint string // mqtt://host[:1883] or mqtts://host[:8883]; required
 	ClientID string // required: the session in the server hangs on it
-	Username string // "" = none
-	Password string // sent if there is a Username or it is not ""
-	TLS      TLS    // of mqtts
+	// CleanStart ends what the server has as a session of ours: it is not the one that is continued.
+	CleanStart bool
+	Username   string // "" = none
+	Password   string // sent if there is a Username or it is not ""
+	TLS        TLS    // of mqtts
 	// KeepAlive is the interval of pings, in whole seconds; default DefaultKeepAlive.
 	KeepAlive time.Duration
 	// SessionExpiry is how long the server is asked to keep the session without a connection;

@@ -46,3 +46,26 @@ func TestValidateSaysWhatToDo(t *testing.T) {
 		})
 	}
 }
+
+func TestServersThatAreNamedBecomeEndpoints(t *testing.T) { // §4.11
+	for _, tt := range []struct {
+		name      string
+		err       error
+		want      string
+		permanent bool
+	}{
+		{"none", &RefusedError{Code: 0x9C}, "", false},
+		{"for now", &RefusedError{Code: 0x9C, Servers: "b.example"}, "mqtts://b.example", false},
+		{"for good, at the end", &DisconnectedError{Code: 0x9D, Servers: "b:8884 [2001:db8::1] [2001:db8::1]:9"}, "mqtts://b:8884 mqtts://[2001:db8::1] mqtts://[2001:db8::1]:9", true},
+		{"another code", &RefusedError{Code: 0x88, Servers: "b"}, "", false},
+		{"what is none", &RefusedError{Code: 0x9C, Servers: "u:p@b b/path b?x ok mqtt://b"}, "mqtts://ok", false},
+		{"too many", &RefusedError{Code: 0x9C, Servers: strings.Repeat("b ", 100)}, strings.TrimSpace(strings.Repeat("mqtts://b ", maxServers)), false},
+		{"another error", ErrOldProtocol, "", false},
+	} {
+		o := Options{Endpoint: "mqtts://a.example:8883", ClientID: "gateway"}
+		got, permanent := o.Redirected(tt.err)
+		if strings.Join(got, " ") != tt.want || permanent != (tt.permanent && tt.want != "") {
+			t.Errorf("%s: got %q, %v; want %q, %v", tt.name, got, permanent, tt.want, tt.permanent)
+		}
+	}
+}

@@ -43,7 +43,7 @@ func (s *session) ConnectionLost(d *packets.Disconnect) error {
 	if d != nil && s.cause == nil {
 		e := &DisconnectedError{Code: d.ReasonCode}
 		if d.Properties != nil {
-			e.Reason = printable(d.Properties.ReasonString)
+			e.Reason, e.Servers = printable(d.Properties.ReasonString), d.Properties.ServerReference
 		}
 		s.cause = e
 	}

@@ -1,6 +1,7 @@
 package runner
 
 import (
+	"cmp"
 	"sync/atomic"
 	"time"
 
@@ -23,6 +24,7 @@ type counters struct {
 
 // linkState is what Status says about the connection; immutable.
 type linkState struct {
+	endpoint  string // "" = the configured one
 	connected bool
 	since     time.Time
 	lastError string
@@ -45,7 +47,7 @@ func (s *linkState) sinceIfDown() time.Time {
 // over all starts.
 type Status struct {
 	Name      string
-	Endpoint  string
+	Endpoint  string // where it is connected, or was, or tried to be
 	Connected bool
 	// Subscribed: the server has answered the subscriptions of this connection.
 	Subscribed bool
@@ -72,7 +74,7 @@ type Status struct {
 func (u *Uplink) Status() Status {
 	s := u.state.Load()
 	return Status{
-		Name: u.o.Name, Endpoint: u.o.Endpoint,
+		Name: u.o.Name, Endpoint: cmp.Or(s.endpoint, u.o.Endpoint),
 		Connected: s.connected, Subscribed: s.connected && s.subscribed, Since: s.since, LastError: s.lastError, NextDial: s.nextDial, Dials: s.dials, InFlight: s.inFlight,
 		Ledger:   u.spool.Ledger(),
 		Filtered: u.counters.filtered.Load(),

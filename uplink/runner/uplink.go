@@ -35,6 +35,7 @@ type Uplink struct {
 
 	// What follows belongs to the goroutine of the uplink.
 	forward    *forward.Forwarder
+	detour     detour
 	begin      time.Time // of its times
 	dial       uint64    // connections tried so far
 	conn       *mqtt.Conn
@@ -80,6 +81,9 @@ func Open(o Options) (*Uplink, error) {
 		MaxInFlight: u.o.MaxInFlight, MaxSpan: mqtt.MaxSpan, Retry: u.o.Backoff, Random: rand.Float64,
 	})
 	u.state.Store(&linkState{})
+	if u.detour.last, err = u.lastServer(); err != nil {
+		return nil, errors.Join(err, s.Close(context.Background()))
+	}
 	return u, nil
 }
 
@@ -246,9 +250,17 @@ func (u *Uplink) startDial(ctx context.Context) {
 	u.dialling = true
 	u.earlyEnd, u.subscribed = nil, false
 	dial, options := u.dial, u.o.mqtt()
+	options.Endpoint = u.endpoint()
+	options.CleanStart = options.Endpoint != u.detour.last
 	u.running.Go(func() { // ends with Dial, which ctx bounds; Close waits
 		e := event{kind: eventDialled, dial: dial}
 		e.conn, e.link, e.err = mqtt.Dial(ctx, options, connEvents{u, dial})
+		if e.conn != nil && options.CleanStart {
+			if err := u.keepServer(options.Endpoint); err != nil {
+				e.conn.Close()
+				e.conn, e.err = nil, err
+			}
+		}
 		if e.conn != nil {
 			// A write that is stuck must not hold up the end.
 			e.release = context.AfterFunc(ctx, e.conn.Hurry)
@@ -301,16 +313,18 @@ func (u *Uplink) dialled(e *event) {
 	if e.err != nil {
 		u.held = nil
 		u.failed(e.err)
+		u.turn(e.err, false)
 		return
 	}
+	u.detour.last = u.endpoint()
 	u.conn, u.release, u.broken, u.connected = e.conn, e.release, false, u.now()
 	if u.failures > 0 {
-		u.o.Log.Info("uplink is connected again", "endpoint", u.o.Endpoint, "failures", u.failures, "session_present", e.link.SessionPresent, "pending", u.spool.Ledger().Pending)
+		u.o.Log.Info("uplink is connected again", "endpoint", u.endpoint(), "failures", u.failures, "session_present", e.link.SessionPresent, "pending", u.spool.Ledger().Pending)
 	} else {
-		u.o.Log.Info("uplink is connected", "endpoint", u.o.Endpoint, "session_present", e.link.SessionPresent, "pending", u.spool.Ledger().Pending)
+		u.o.Log.Info("uplink is connected", "endpoint", u.endpoint(), "session_present", e.link.SessionPresent, "pending", u.spool.Ledger().Pending)
 	}
 	u.failures = 0
-	u.state.Store(&linkState{connected: true, since: time.Now(), dials: u.dial})
+	u.state.Store(&linkState{endpoint: u.endpoint(), connected: true, since: time.Now(), dials: u.dial})
 	u.forward.Connected(e.link)
 	u.inbox.setConnected(true)
 	for _, id := range early {
@@ -338,6 +352,7 @@ func (u *Uplink) lost(e *event) {
 	u.conn.Close()
 	u.disconnected()
 	u.failed(e.err)
+	u.turn(e.err, true)
 }
 
 // disconnected forgets the connection.
@@ -364,9 +379,9 @@ func (u *Uplink) failed(err error) {
 	u.dialAt = now + u.delay
 	if u.failures++; u.failures == 1 || now-u.logged >= logInterval {
 		u.logged = now
-		u.o.Log.Warn("uplink is not connected", "endpoint", u.o.Endpoint, "err", err, "failures", u.failures, "next", u.delay.Round(time.Millisecond))
+		u.o.Log.Warn("uplink is not connected", "endpoint", u.endpoint(), "err", err, "failures", u.failures, "next", u.delay.Round(time.Millisecond))
 	}
-	u.state.Store(&linkState{since: u.state.Load().sinceIfDown(), lastError: err.Error(), dials: u.dial, nextDial: time.Now().Add(u.delay)})
+	u.state.Store(&linkState{endpoint: u.endpoint(), since: u.state.Load().sinceIfDown(), lastError: err.Error(), dials: u.dial, nextDial: time.Now().Add(u.delay)})
 }
 
 // pump does what the forwarder asks for, and returns when it wants to be asked again, 0 = after
