@@ -6,7 +6,7 @@ TOOL     := go tool -modfile=testbench/tools.mod
 FUZZTIME ?= 1m
 
 .DEFAULT_GOAL := help
-.PHONY: help run build test conform check cross $(TARGETS:%=bin/%/dunlin) demo packages fuzz clean
+.PHONY: help run build test conform mutants check cross $(TARGETS:%=bin/%/dunlin) demo packages fuzz clean
 
 help: ## this list
 	@sed -n 's/^\([a-z]*\):.* ## /\1\t/p' Makefile | expand -t 12
@@ -19,6 +19,9 @@ build: ## bin/dunlin for this machine
 
 test: ## every test there is; logs in bin/log
 	@testbench/test.sh
+
+mutants: ## break the broker in ways of many kinds and see conform go red; NAME='part of a name'
+	@go run ./testbench/conform/mutants "$(NAME)"
 
 conform: ## the statements of the Standards, against our broker or BROKER=HOST:PORT
 	@go run ./testbench/conform -all $(BROKER)

@@ -1,7 +1,7 @@
 // Command conform tests a broker, ours or any other, against the normative statements of MQTT
 // 5.0, 3.1.1 and 3.1 about servers, and prints statement, test and result.
 //
-//	go run ./testbench/conform [-all] [-run NAME,...] [HOST:PORT]
+//	go run ./testbench/conform [-all] [-run NAME,...] [-patience TIME] [HOST:PORT]
 //
 // Without an address it builds dunlin and tests that. The exit status is 1 if a check failed. NAME
 // is a check, or a version and a statement that rests on it: 5.0:MQTT-3.1.2-22.
@@ -33,6 +33,7 @@ import (
 
 func main() {
 	all := flag.Bool("all", false, "print the statements that hold, too")
+	patience := flag.Duration("patience", 0, "time for a check; 0: "+guard.String()+", for other brokers "+guardOfOthers.String())
 	only := flag.String("run", "", "only these checks or statements, separated by commas")
 	flag.Parse()
 	if flag.NArg() > 1 {
@@ -40,7 +41,7 @@ func main() {
 		os.Exit(2)
 	}
 	ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt, syscall.SIGTERM)
-	bad, err := perform(ctx, os.Stdout, flag.Arg(0), *all, *only)
+	bad, err := perform(ctx, os.Stdout, target{address: flag.Arg(0), patience: *patience}, *all, *only)
 	stop()
 	process.Cleanup()
 	if err != nil {
@@ -52,14 +53,14 @@ func main() {
 	}
 }
 
-// perform tests the broker at address, ours if "", and returns how many statements failed.
-func perform(ctx context.Context, w io.Writer, address string, all bool, only string) (bad int, err error) {
+// perform tests the broker at an address, ours if that is "", and returns how many statements failed.
+func perform(ctx context.Context, w io.Writer, g target, all bool, only string) (bad int, err error) {
 	chosen, err := choose(only)
 	if err != nil {
 		return 0, err
 	}
-	g := target{address: address, ours: address == ""}
-	if g.ours {
+	if g.address == "" {
+		g.ours = true
 		dir, err := os.MkdirTemp("", "dunlin-conform-")
 		if err != nil {
 			return 0, err

@@ -502,6 +502,7 @@ func requestResponse(on bool) func(*packet.Connect) {
 }
 
 func responseInformationOnlyOnRequest(t *T) {
+	t.with("sessions.response_information=replies")
 	if p := t.connect("c", requestResponse(false)); p.connack.ResponseInformation != nil {
 		t.failf("it came unasked: %q", p.connack.ResponseInformation)
 	}
@@ -685,6 +686,24 @@ func receiveMaximumOfTheClientIsObeyed(t *T) {
 	if d := s.message(); string(d.Payload) != "3" {
 		t.failf("got %q", d.Payload)
 	}
+	// What waits for an absent session comes by the same rule.
+	connect := func() *peer {
+		return t.connect("l", lasting, func(c *packet.Connect) { c.ReceiveMaximum = 2 })
+	}
+	s = connect()
+	s.subscribe(t.topic("b"), qos(1))
+	s.leave()
+	for i := range 4 {
+		p.deliver(text(t.topic("b"), fmt.Sprint(i), 1))
+	}
+	s = connect()
+	first, second := s.message(), s.message()
+	s.silent()
+	s.ack(packet.PUBACK, first.ID)
+	s.ack(packet.PUBACK, second.ID)
+	s.message()
+	s.message()
+	s.silent()
 }
 
 func otherPacketsPassAFullWindow(t *T) {
@@ -733,29 +752,50 @@ func smallPacketsStaySmall(t *T) {
 	}
 }
 
+// problemsAreNotExplainedUnasked looks at answers that say no. Ours explains them to who asks.
 func problemsAreNotExplainedUnasked(t *T) {
-	s := t.connect("s", func(c *packet.Connect) { c.RequestProblem = false })
-	bare := func(reason, users []byte) {
-		if reason != nil || users != nil {
-			t.failf("reason %q, user properties %q", reason, users)
+	if t.ours {
+		t.forbidden()
+	}
+	for _, asks := range []bool{true, false} {
+		t.where = fmt.Sprintf("request problem information %v", asks)
+		explained := 0
+		look := func(reason, users []byte) {
+			switch {
+			case reason == nil && users == nil:
+			case !asks:
+				t.failf("reason %q, user properties %q", reason, users)
+			default:
+				explained++
+			}
 		}
+		connect := func() *peer { return t.connect("s", func(c *packet.Connect) { c.RequestProblem = asks }) }
+		s := connect()
+		s.send(packet.AppendSubscribe(nil, 1, 0, []packet.Subscription{{Filter: t.topic("a")}, {Filter: "a/b#"}}, t.v))
+		if h, body := s.next(); h.Type == packet.SUBACK {
+			a, err := packet.ParseSuback(body, t.v)
+			t.must(err)
+			look(a.Reason, a.UserProperties)
+		} else { // it may close for the form of a filter
+			s = connect()
+		}
+		s.ack(packet.PUBREL, 99)
+		a := s.acked(packet.PUBCOMP, 99)
+		look(a.Reason, a.UserProperties)
+		u := s.unsubscribe("never")
+		look(u.Reason, u.UserProperties)
+		id := s.publish(text(t.topic("nobody"), "x", 1))
+		a = s.acked(packet.PUBACK, id)
+		look(a.Reason, a.UserProperties)
+		id = s.publish(text(t.topic("nobody"), "x", 2))
+		a = s.acked(packet.PUBREC, id)
+		look(a.Reason, a.UserProperties)
+		if t.ours && asks && explained < 3 {
+			t.failf("%d answers are explained, want that of SUBSCRIBE and both of PUBLISH", explained)
+		}
+		s.leave()
 	}
-	s.send(packet.AppendSubscribe(nil, 1, 0, []packet.Subscription{{Filter: "$share/g"}, {Filter: "a/b#"}}, t.v))
-	if h, body := s.next(); h.Type == packet.SUBACK {
-		a, err := packet.ParseSuback(body, t.v)
-		t.must(err)
-		bare(a.Reason, a.UserProperties)
-	} else { // it may close for the form of a filter
-		s = t.connect("s", func(c *packet.Connect) { c.RequestProblem = false })
-	}
-	s.ack(packet.PUBREL, 99)
-	a := s.acked(packet.PUBCOMP, 99)
-	bare(a.Reason, a.UserProperties)
-	u := s.unsubscribe("never")
-	bare(u.Reason, u.UserProperties)
-	id := s.publish(text(t.topic("nobody"), "x", 1))
-	a = s.acked(packet.PUBACK, id)
-	bare(a.Reason, a.UserProperties)
+	t.where = ""
 }
 
 func acknowledgementsKeepTheOrder(t *T) {

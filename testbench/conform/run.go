@@ -1,6 +1,7 @@
 package main
 
 import (
+	"cmp"
 	"context"
 	"fmt"
 	"math/rand/v2"
@@ -48,15 +49,17 @@ type target struct {
 	// ours: it is a dunlin that the suite has started. Checks may start more of them with other
 	// settings, and what the Standard recommends and we promise is asked for, too.
 	ours bool
+	// patience bounds a check; guard or guardOfOthers if 0.
+	patience time.Duration
 }
 
 // run performs a check. A check ends early by a panic with a result.
 func (g target) run(ctx context.Context, v packet.Version, c check) (r result) {
-	patience := guard
-	if !g.ours {
-		patience = guardOfOthers
+	patience := guardOfOthers
+	if g.ours {
+		patience = guard
 	}
-	ctx, cancel := context.WithTimeout(ctx, patience)
+	ctx, cancel := context.WithTimeout(ctx, cmp.Or(g.patience, patience))
 	defer cancel()
 	t := &T{ctx: ctx, v: v, target: g, mild: failed, prefix: fmt.Sprintf("cf%06d", rand.IntN(1e6))}
 	defer t.end()

@@ -13,8 +13,6 @@ type statement struct {
 	check check
 	test  string
 	note  string
-	// notYet: our broker does not have the feature. The check sees that it says so and refuses it.
-	notYet bool
 }
 
 // standard is a version of the protocol and what it asks of a server.

@@ -38,7 +38,8 @@ var statements311 = []statement{
 
 	{id: "MQTT-3.1.2-4", says: "Clean Session 0 resumes the session, or begins one", row: 8, check: sessionIsResumed},
 	{id: "MQTT-3.1.2-5", says: "QoS 1 and 2 for an absent session are kept", row: 8, check: sessionIsResumed},
-	{id: "MQTT-3.1.2-6", says: "Clean Session 1 discards the session, and its own ends with it", row: 8, check: sessionEndsWithItsConnection},
+	{id: "MQTT-3.1.2-6", says: "Clean Session 1 discards the session before", row: 8, check: cleanStartDiscardsTheSession},
+	{id: "MQTT-3.1.2-6 (end)", says: "and its own ends with its connection", row: 8, check: sessionEndsWithItsConnection},
 	{id: "MQTT-3.1.4-3", says: "Clean Session is acted on", row: 8, check: cleanStartDiscardsTheSession},
 	{id: "MQTT-3.2.2-1", says: "Clean Session 1: Session Present is 0", row: 8, check: cleanStartDiscardsTheSession},
 	{id: "MQTT-3.2.2-2", says: "Clean Session 0 with a session: Session Present is 1", row: 8, check: sessionIsResumed},

@@ -286,7 +286,7 @@ var statements50 = []statement{
 	{id: "MQTT-4.8.2-2", says: "a share name has no / + #, and a filter follows", row: 47, check: badShareNamesAreRefused},
 	{id: "MQTT-4.8.2-3", says: "the granted QoS of the member holds", row: 47, check: oneMemberGetsAMessage},
 	{id: "MQTT-4.8.2-4", says: "QoS 2 is completed by the member that began it", row: 47, check: sharedQoS2StaysWithItsMember},
-	{id: "MQTT-4.8.2-5", says: "QoS 2 goes to nobody else while its session lasts", row: 47, check: sharedQoS2StaysWithItsMember},
+	{id: "MQTT-4.8.2-5", says: "QoS 2 that was sent goes to nobody else when the session ends", row: 47, check: sharedQoS2EndsWithItsMember},
 	{id: "MQTT-4.8.2-6", says: "a member's acknowledgement of 0x80 or more discards the message", row: 47, check: sharedErrorDiscards},
 	{id: "§4.8.2", says: "a message goes to one member", row: 47, check: oneMemberGetsAMessage},
 	{id: "§4.8.2 (retained)", says: "retained messages do not come", row: 47, check: sharedGetsNoRetained},

@@ -477,13 +477,13 @@ func limitSettingsAreAnnouncedAndHold(t *T) {
 
 // shared subscribes to a filter in a group, or ends the check if the broker refuses that.
 func (p *peer) shared(filter string, q packet.QoS) {
-	code := p.subscribeAs(0, packet.Subscription{Filter: "$share/" + p.t.prefix + "/" + filter, Options: qos(q)})[0]
-	switch {
-	case p.connack.SharedUnavailable && code == packet.SharedNotSupported:
+	filter = "$share/" + p.t.prefix + "/" + filter
+	if p.connack.SharedUnavailable {
+		p.send(packet.AppendSubscribe(nil, 1, 0, []packet.Subscription{{Filter: filter, Options: qos(q)}}, p.Version))
+		p.closed(packet.SharedNotSupported) // a Protocol Error (§3.2.2.3.13)
 		p.t.refused("shared subscriptions")
-	case code != packet.ReasonCode(q):
-		p.t.failf("it is answered %s (0x%02X)", code, byte(code))
 	}
+	p.subscribe(filter, qos(q))
 }
 
 func badShareNamesAreRefused(t *T) {
@@ -569,21 +569,63 @@ func sharedErrorDiscards(t *T) {
 	a.silent()
 	a.leave()
 	b.silent()
+	// The same with a PUBREC.
+	c, d := t.connect("c"), t.connect("d")
+	c.shared(t.topic("y"), 2)
+	p.deliver(text(t.topic("y"), "1", 2))
+	m = c.message()
+	d.shared(t.topic("y"), 2)
+	c.send(packet.AppendAck(nil, &packet.Ack{Type: packet.PUBREC, ID: m.ID, Code: packet.UnspecifiedError}, t.v))
+	c.silent()
+	c.leave()
+	d.silent()
 }
 
+// sharedQoS2StaysWithItsMember breaks the connection behind the PUBLISH and behind the PUBREL.
 func sharedQoS2StaysWithItsMember(t *T) {
 	a, p := t.connect("a", lasting), t.connect("p")
 	a.shared(t.topic("x"), 2)
 	p.deliver(text(t.topic("x"), "1", 2))
 	m := a.message()
-	a.ack(packet.PUBREC, m.ID)
-	a.acked(packet.PUBREL, m.ID)
 	b := t.connect("b")
 	b.shared(t.topic("x"), 2)
 	a.leave()
 	b.silent()
 	a = t.connect("a", lasting)
+	if again := a.message(); again.ID != m.ID || !again.Dup {
+		t.failf("it came again with packet id %d and DUP %v", again.ID, again.Dup)
+	}
+	a.ack(packet.PUBREC, m.ID)
+	a.acked(packet.PUBREL, m.ID)
+	a.leave()
+	b.silent()
+	a = t.connect("a", lasting)
 	a.acked(packet.PUBREL, m.ID)
 	a.ack(packet.PUBCOMP, m.ID)
+	a.silent()
 	b.silent()
+}
+
+// sharedQoS2EndsWithItsMember ends the session of a member that has not completed.
+func sharedQoS2EndsWithItsMember(t *T) {
+	a, p := t.connect("a", lasting), t.connect("p")
+	a.shared(t.topic("x"), 2)
+	p.deliver(text(t.topic("x"), "1", 2))
+	a.message()
+	b := t.connect("b")
+	b.shared(t.topic("x"), 2)
+	a.leave()
+	t.connect("a").present(false) // with a clean start
+	b.silent()
+	p.deliver(text(t.topic("x"), "2", 2))
+	b.take("2")
+	b.silent()
+	// The same with a session that ends with its connection.
+	c, d := t.connect("c"), t.connect("d")
+	c.shared(t.topic("y"), 2)
+	p.deliver(text(t.topic("y"), "1", 2))
+	c.message()
+	d.shared(t.topic("y"), 2)
+	c.leave()
+	d.silent()
 }

@@ -71,6 +71,10 @@ func longVariableByteIntegersClose(t *T) {
 	t.refuses(false, fault{"Remaining Length of five bytes", []byte{0x30, 0x80, 0x80, 0x80, 0x80, 0x01}, malformed})
 	if t.v5() {
 		t.refuses(false, fault{"property length of five bytes", frame(0x30, str("a")+"\x80\x80\x80\x80\x01x"), malformed})
+		t.forbids(
+			fault{"property length 0 in two bytes", frame(0x30, str("a")+"\x80\x00x"), malformed},
+			fault{"Remaining Length 0 in two bytes", []byte{0xC0, 0x80, 0x00}, malformed},
+			fault{"Subscription Identifier 1 in two bytes", frame(0x82, "\x00\x01\x03\x0B\x81\x00"+str("a")+"\x00"), malformed})
 	}
 }
 
