@@ -11,6 +11,10 @@ var ErrOldProtocol = errors.New("mqtt: the server does not speak MQTT 5, which t
 // ErrQoS0Only says that the server takes QoS 0 only: nothing could be acknowledged.
 var ErrQoS0Only = errors.New("mqtt: the server takes QoS 0 only, so that nothing would be acknowledged: raise its maximum QoS")
 
+// errSessionPresent says that the server goes on with a session that was to end, of which nothing is
+// known here.
+var errSessionPresent = errors.New("mqtt: the server was asked for a new session and says that it has an old one")
+
 // RefusedError is a CONNACK with a reason code (MQTT5 §3.2.2.2).
 type RefusedError struct {
 	Code    byte

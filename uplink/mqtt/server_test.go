@@ -76,11 +76,34 @@ func TestDialStopsWithItsContext(t *testing.T) {
 	}
 }
 
+func TestSessionThatWasToEndIsNotContinued(t *testing.T) { // [MQTT-3.2.2-4]
+	for _, present := range []bool{false, true} {
+		end := serve(t, func(s *server) {
+			c, err := packet.ParseConnect(s.want(packet.CONNECT))
+			if err != nil || !c.CleanStart {
+				s.t.Errorf("Clean Start %v, %v", c.CleanStart, err)
+			}
+			s.Write(packet.AppendConnack(nil, &packet.Connack{SessionPresent: present}, packet.V5))
+			s.drain()
+		})
+		o := options(end)
+		o.CleanStart = true
+		c, _, err := Dial(t.Context(), o, newLog())
+		if err == nil {
+			c.Close()
+		}
+		if errors.Is(err, errSessionPresent) != present || !present && err != nil {
+			t.Errorf("session present %v: %v", present, err)
+		}
+	}
+}
+
+// [MQTT-3.2.2-11], [MQTT-3.2.2-14], [MQTT-3.2.2-15], [MQTT-3.2.2-17]
 func TestWhatTheServerAllowsIsObeyed(t *testing.T) {
 	end := serve(t, func(s *server) {
 		s.connack(packet.Connack{SessionPresent: true, ReceiveMaximum: 8, MaximumQoS: 1, HasMaximumQoS: true, RetainUnavailable: true, MaximumPacketSize: 100})
 		p := s.wantPublish()
-		if p.QoS != 1 || p.Retain || p.ID != 5 || p.Dup {
+		if p.QoS != 1 || p.Retain || p.ID != 5 || p.Dup || p.HasTopicAlias { // no aliases are allowed [MQTT-3.2.2-18]
 			s.t.Errorf("got %+v", p)
 		}
 		s.ack(packet.PUBACK, p.ID, 0)
@@ -255,7 +278,7 @@ func TestAServerThatBreaksTheProtocolIsLeft(t *testing.T) {
 	}
 }
 
-func TestAcksOfIncomingMessagesKeepTheirOrder(t *testing.T) {
+func TestAcksOfIncomingMessagesKeepTheirOrder(t *testing.T) { // [MQTT-4.6.0-2]
 	end := serve(t, func(s *server) {
 		s.connack(packet.Connack{})
 		for id := packet.ID(1); id <= 3; id++ {

@@ -33,6 +33,10 @@ func (s *session) ConAckReceived(_ io.Writer, _ *packets.Connect, ack *packets.C
 	if ack.ReasonCode != 0 {
 		return ErrOldProtocol
 	}
+	if s.o.CleanStart && ack.SessionPresent { // [MQTT-3.2.2-4]
+		s.link.fail(errSessionPresent)
+		return errSessionPresent
+	}
 	return nil
 }
 

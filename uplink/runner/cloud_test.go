@@ -279,7 +279,7 @@ func TestABacklogArrivesAfterALongCutAndARestart(t *testing.T) {
 	c.got.complete(t, 14000)
 }
 
-func TestAServerThatLostTheSessionGetsEverything(t *testing.T) {
+func TestAServerThatLostTheSessionGetsEverything(t *testing.T) { // [MQTT-3.2.2-5]
 	c := startCloud(t)
 	u := openUplink(t, c.options(t))
 	u.Start(nil)

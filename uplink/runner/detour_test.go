@@ -221,3 +221,46 @@ func TestSessionOfAnotherServerIsNotContinuedAfterARestart(t *testing.T) {
 		return errors.Is(err, os.ErrNotExist)
 	})
 }
+
+func TestReleasesGoInTheOrderInWhichTheServerReceived(t *testing.T) { // [MQTT-4.6.0-4], [MQTT-4.6.0-1]
+	const n = 20
+	released := make(chan packet.ID, n)
+	var waiting []packet.ID
+	s := script(t, func(h packet.Header, body []byte) (answer []byte, _ error) {
+		switch h.Type {
+		case packet.CONNECT:
+			return connack(packet.Connack{}), nil
+		case packet.PUBLISH:
+			p, err := packet.ParsePublish(body, h.Flags, packet.V5)
+			if err != nil {
+				t.Error(err)
+			}
+			if waiting = append(waiting, p.ID); len(waiting) == n { // all at once, in order
+				for _, id := range waiting {
+					answer = packet.AppendAck(answer, &packet.Ack{Type: packet.PUBREC, ID: id}, packet.V5)
+				}
+			}
+			return answer, nil
+		case packet.PUBREL:
+			a, err := packet.ParseAck(packet.PUBREL, body, packet.V5)
+			if err != nil {
+				t.Error(err)
+			}
+			released <- a.ID
+			return packet.AppendAck(nil, &packet.Ack{Type: packet.PUBCOMP, ID: a.ID}, packet.V5), nil
+		}
+		return nil, nil
+	})
+	c := startCloud(t)
+	o := c.options(t)
+	o.Endpoint = "mqtt://" + s.address
+	u := openUplink(t, o)
+	u.Start(nil)
+	feed(t, u, 1, n, 2)
+	drained(t, u, n)
+	for _, want := range waiting {
+		if got := <-released; got != want {
+			t.Errorf("PUBREL of %d, want %d", got, want)
+		}
+	}
+}
