@@ -222,6 +222,10 @@ func limits(cfg *config.Config, files uint64) broker.Limits {
 	if keepAlive == config.Never {
 		keepAlive = 0
 	}
+	resendAfter := cfg.Limits.ResendAfter
+	if resendAfter == config.Never {
+		resendAfter = 0
+	}
 	return broker.Limits{
 		MaxConnections:   int(min(files-min(files/2, reservedFiles), math.MaxInt32)),
 		MaxPacket:        int(cfg.Limits.MaxPacket),
@@ -242,6 +246,7 @@ func limits(cfg *config.Config, files uint64) broker.Limits {
 		MaxDelayedBytes:   cfg.Delayed.MaxBytes,
 		MaxDelay:          cfg.Delayed.MaxDelay,
 		MaxKeepAlive:      keepAlive,
+		ResendAfter:       resendAfter,
 		TopicAliases:      aliases,
 		HasMaxQoS:         cfg.Limits.MaxQoS < 2,
 		MaxQoS:            packet.QoS(cfg.Limits.MaxQoS),

@@ -41,8 +41,9 @@ type client struct {
 	given      *given   // topic aliases
 	pendingID  string   // client identifier of a CONNECT that waits
 	grant      *access.Grant
-	ending     Ending // why it ended, or is about to
-	remote     string // address, once somebody wanted it
+	resend     *resend // nil = nothing is sent again
+	ending     Ending  // why it ended, or is about to
+	remote     string  // address, once somebody wanted it
 }
 
 // how a connection ends.
@@ -228,6 +229,9 @@ func (b *Broker) end(c *client, h how) {
 	}
 	b.freed.add(c)
 	b.loop.Unset(c)
+	if c.resend != nil {
+		b.loop.Unset(c.resend)
+	}
 	b.loop.Close(c.conn)
 	if c.member != nil {
 		b.leave(c, h)

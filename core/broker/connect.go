@@ -476,6 +476,7 @@ func (b *Broker) welcome(e *entering) {
 	if silence := c.keepAlive + c.keepAlive/2; silence > 0 && silence < b.limits.ConnectTimeout {
 		b.loop.At(b.loop.Now()+silence, c) // the timer of the CONNECT would be too late
 	}
+	b.setResend(c)
 	m.state.Connect(c.window(k.receiveMax))
 	c.carried = int32(m.state.IncomingCount())
 	m.state.Releases(

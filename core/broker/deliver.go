@@ -99,6 +99,9 @@ func (b *Broker) write(c *client, s conn.Segment, id packet.ID, d Delivery) {
 	b.counters.Sent++
 	b.counters.PayloadSent += uint64(d.Bytes)
 	c.conn.Send(&b.loop.Arena, s, id)
+	if id != 0 {
+		c.resend.sent(id)
+	}
 	if b.observer != nil {
 		d.ClientID = c.member.clientID
 		b.observer.Delivered(d)
@@ -162,6 +165,9 @@ func (b *Broker) pumpTransient(m *member) {
 		m.state.Sending(q.QoS, id)
 		if q.Share != "" && q.QoS == 1 {
 			m.state.Keep(id, q)
+		}
+		if r := m.client.resend; r != nil {
+			r.keep(id, q)
 		}
 		p := packetOf(q.Message)
 		p.QoS, p.Retain, p.SubscriptionIDs = q.QoS, q.Retain, q.SubscriptionIDs

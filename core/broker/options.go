@@ -88,6 +88,7 @@ type Limits struct {
 	MaxTransientBytes    int           // and the bytes of its messages, which are in memory; default 8 MiB
 	MaxConnections       int           // of all listeners; default 0 = as many as there are descriptors
 	MaxOutput            int           // bytes that wait for one socket, beyond which QoS 0 is dropped; default 1 MiB
+	ResendAfter          time.Duration // until MQTT 3 gets again what it has not acknowledged, at most 1 h; default 0 = when it connects again
 	ConnectTimeout       time.Duration // from accept to CONNECT; default 5 s
 	MaxSessionExpiry     time.Duration // default 30 days; from 0xFFFFFFFF seconds on, sessions may last for ever
 	MaxRetained          int           // messages; default 100,000

@@ -289,6 +289,9 @@ func (b *Broker) offer(pub *publication, t target) {
 			if t.share != "" && t.qos == 1 {
 				m.state.Keep(id, b.queued(pub, t))
 			}
+			if r := m.client.resend; r != nil {
+				r.keep(id, b.queued(pub, t))
+			}
 			b.sendNow(pub, m.client, t.qos, t.retain, t.subIDs, id)
 		case session.Wait:
 			m.state.Enqueue(b.queued(pub, t))

@@ -295,6 +295,9 @@ func (b *Broker) sendAck(c *client, t packet.Type, id packet.ID, code packet.Rea
 		return
 	}
 	c.send(b.loop.Arena.Ack(&packet.Ack{Type: t, ID: id, Code: code}, c.version))
+	if t == packet.PUBREL {
+		c.resend.sent(id)
+	}
 }
 
 // handbacks collects the answers of outboxes, which come from other goroutines, for one turn.
@@ -347,10 +350,12 @@ func (b *Broker) onAck(c *client, t packet.Type, body []byte) error {
 	m := c.member
 	switch t {
 	case packet.PUBACK:
+		c.resend.forget(a.ID)
 		if seq, ok := m.state.Puback(a.ID); ok {
 			b.done(m, seq, durable.Delivered)
 		}
 	case packet.PUBREC:
+		c.resend.forget(a.ID)
 		b.onPubrec(c, &a)
 	case packet.PUBREL:
 		return b.onPubrel(c, a.ID)
@@ -443,6 +448,9 @@ func (b *Broker) done(m *member, seq durable.Seq, o durable.Outcome) {
 
 // finished ends a flow that was begun and cannot be carried out.
 func (b *Broker) finished(m *member, id packet.ID, o durable.Outcome) {
+	if m.client != nil {
+		m.client.resend.forget(id)
+	}
 	if seq, ok := m.state.Drop(id); ok {
 		b.done(m, seq, o)
 	}

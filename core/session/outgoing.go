@@ -157,13 +157,13 @@ func (s *Session) Dequeue() (q Queued, id packet.ID, ok bool) {
 func (s *Session) NextRead() (after durable.Seq, room int, ok bool) {
 	room = s.window - s.outstanding
 	// A read costs the same for one entry as for many: half the window must be open.
-	if !s.connected || s.live || s.reading || !s.Durable() || room <= 0 || 2*room < s.window {
+	if !s.connected || s.live || s.reading || !s.Durable() || room <= 0 || 2*room < s.window && !s.again {
 		return 0, 0, false
 	}
 	if room = min(room, max(s.room(), s.unsent())); room <= 0 {
 		return 0, 0, false
 	}
-	s.reading = true
+	s.reading, s.again = true, false
 	s.mark = s.appended
 	return s.readTo, room, true
 }

@@ -33,6 +33,7 @@ type Session struct {
 	connected   bool
 	live        bool
 	reading     bool // a read of the store is under way
+	again       bool // what is in flight is to be read and sent again
 	nextID      packet.ID
 	free        int32 // how many identifiers from nextID on are known to be unused
 	window      int   // of this connection: the least of the limit and the client's Receive Maximum
@@ -64,7 +65,8 @@ type Outgoing struct {
 	ID    packet.ID
 	QoS   packet.QoS
 	state state
-	here  bool // on its way on this connection, so that it counts against the window
+	here  bool   // on its way on this connection, so that it counts against the window
+	stamp uint16 // when it was sent last, if anybody wants to know: see Stamp
 }
 
 // unacknowledged says that the message itself is still in the store.
@@ -148,6 +150,7 @@ func (s *Session) Connect(receiveMaximum uint16) {
 	s.window = min(int(s.limits.Window), int(receiveMaximum))
 	s.outstanding = 0
 	s.mark = 0
+	s.again = false
 	first := durable.Seq(0)
 	s.flight = slices.DeleteFunc(s.flight, func(f Outgoing) bool { return f.Seq == 0 && f.state < received })
 	for i := range s.flight {

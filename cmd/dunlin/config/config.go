@@ -139,6 +139,7 @@ type Limits struct {
 	MaxSubscriptions int           // of one client
 	MaxOutput        int64         // bytes that wait to be written to one client; never below MaxPacket
 	MaxKeepAlive     time.Duration // longest Keep Alive of MQTT 5.0; Never = any, also none
+	ResendAfter      time.Duration // until MQTT 3 gets again what it has not acknowledged; Never = when it connects again
 	TopicAliases     int           // topics that a packet may name by a number, each way; 0 = none
 
 	// What is not offered: announced to MQTT 5.0 and refused when it is used all the same.
@@ -225,6 +226,7 @@ func Default() *Config {
 			MaxSubscriptions:    1000,
 			MaxOutput:           MiB,
 			MaxKeepAlive:        Never,
+			ResendAfter:         Never,
 			TopicAliases:        16,
 			MaxQoS:              2,
 			Retain:              true,

@@ -256,6 +256,7 @@ func (d *decoder) limits(n *yaml.Node, l *Limits) {
 		field{key: "max_subscriptions", read: d.whole(&l.MaxSubscriptions, 1, 1_000_000)},
 		field{key: "max_output", read: d.size(&l.MaxOutput, 16*KiB, GiB, false)},
 		field{key: "max_keep_alive", read: d.duration(&l.MaxKeepAlive, time.Second, Never)},
+		field{key: "resend_after", read: func(n *yaml.Node) { d.resendAfter(n, &l.ResendAfter) }},
 		field{key: "topic_aliases", read: d.whole(&l.TopicAliases, 0, 1000)},
 		field{key: "max_qos", read: d.whole(&l.MaxQoS, 0, 2)},
 		field{key: "retain", read: d.flag(&l.Retain)},
@@ -273,6 +274,17 @@ func (d *decoder) limits(n *yaml.Node, l *Limits) {
 			"delivered; allowed: max_output from %[2]s",
 			FormatSize(l.MaxOutput), FormatSize(l.MaxPacket))
 	}
+}
+
+// resendAfter reads an interval in which a client must have been able to answer.
+func (d *decoder) resendAfter(n *yaml.Node, dst *time.Duration) {
+	v := *dst
+	d.duration(&v, time.Second, Never)(n)
+	if v > time.Hour && v != Never {
+		d.fail(n, "%s is out of range; allowed: 1s to 1h, or never", FormatDuration(v))
+		return
+	}
+	*dst = v
 }
 
 func (d *decoder) sessions(n *yaml.Node, s *Sessions) {
