@@ -566,3 +566,29 @@ func TestConnectionsOverTheLimitAreClosed(t *testing.T) {
 	x.connect(packet.V5, "again")
 	all[1].nothing()
 }
+
+func TestUnsubscribeThatIsNotOnDiskIsNotConfirmed(t *testing.T) { // [MQTT-3.10.4-4], 3.1.1
+	for _, v := range versions {
+		t.Run(fmt.Sprint("version ", v), func(t *testing.T) {
+			x := start(t)
+			w, _ := x.connect(v, "s", lasting)
+			w.subscribe("a", 1)
+			x.store.hold()
+			w.write(packet.AppendUnsubscribe(nil, 2, []string{"a"}, v))
+			x.until("the UNSUBSCRIBE", func() bool { return x.b.members["s"].unsaved == 1 })
+			x.store.release(errDisk)
+			if v < packet.V5 { // UNSUBACK has no code that could tell
+				if h, _ := w.closed(); h.Type != 0 {
+					t.Errorf("got %v", h.Type)
+				}
+			} else if a, err := packet.ParseUnsuback(w.expect(packet.UNSUBACK), v); err != nil || a.Codes[0] != packet.UnspecifiedError {
+				t.Errorf("got %v, %v", a.Codes, err)
+			}
+			x.do(func() {
+				if n := len(x.b.members["s"].subs); n != 1 {
+					t.Errorf("%d subscriptions", n)
+				}
+			})
+		})
+	}
+}

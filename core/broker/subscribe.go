@@ -214,7 +214,7 @@ func (s *subscribing) complete(b *Broker, d durable.Completion) {
 			}
 		}
 		s.greetings = nil
-		if s.c.version == packet.V31 && !s.unsub { // a SUBACK could only say that it has worked
+		if s.c.version == packet.V31 || s.c.version < packet.V5 && s.unsub { // the answer could only say that it has worked
 			b.end(s.c, abnormal)
 			return
 		}
