@@ -68,6 +68,7 @@ type Broker struct {
 	retained  *retain.Store
 	outboxes  []*outbox
 
+	endings   map[string]*member      // by client identifier: ended, and not on disk yet
 	waiting   map[waitKey]*publishing // QoS 2 messages of clients that are not committed yet
 	handbacks handbacks
 	undecided int       // bytes of messages that wait for a durable destination
@@ -81,6 +82,7 @@ type Broker struct {
 	sweep    retainedSweep
 	delayed  delayed
 	faults   failures // of the store
+	begun    bool     // the first turn was
 	stopping bool
 	counters Counters
 
@@ -124,6 +126,7 @@ func New(o Options) (*Broker, error) {
 		groups:   make(map[string]*group),
 		retained: retain.New(o.Limits.retain()),
 		waiting:  make(map[waitKey]*publishing),
+		endings:  make(map[string]*member),
 
 		rewrites:       o.Rewrites,
 		autoSubscribe:  o.AutoSubscribe,

@@ -359,22 +359,20 @@ func (b *Broker) enter(k *connecting) {
 	c.grant = m.grant
 	b.subscribeAtConnect(e)
 	c.keepAlive = time.Duration(k.keepAlive) * time.Second
-	switch durable := m.state.Durable(); {
-	case durable:
-		if old != nil {
-			b.endSession(old, 0)
-		}
+	if old != nil {
+		b.endSession(old)
+	}
+	switch over := b.endings[k.clientID]; {
+	case m.state.Durable():
 		if !present || m.unsaved > 0 || len(e.added) > 0 || e.version != m.version || e.expiry != m.expiry {
 			b.put(m, e)
 			return
 		}
 		b.put(m, nil) // that it is connected, and its will, ride along
-	case old != nil && old.state.Durable():
-		// A crash must not bring back what the client was told is gone.
-		b.endSession(old, b.ops.add(e))
+	case over != nil:
+		// A crash must not bring back what the client was told is gone: once more, to wait for it.
+		b.store.EndSession(over.state.Number(), b.ops.add(e))
 		return
-	case old != nil:
-		b.endSession(old, 0)
 	}
 	b.welcome(e)
 }

@@ -104,9 +104,8 @@ func (b *Broker) freeReceiver(i route.Receiver) {
 	b.freeRecv = append(b.freeRecv, i)
 }
 
-// endSession forgets a session, its subscriptions and what waits for it. t is answered when that
-// is on disk; 0 waits for nothing.
-func (b *Broker) endSession(m *member, t durable.Token) {
+// endSession forgets a session, its subscriptions and what waits for it.
+func (b *Broker) endSession(m *member) {
 	if m.ended {
 		return
 	}
@@ -128,10 +127,21 @@ func (b *Broker) endSession(m *member, t durable.Token) {
 		delete(b.members, m.clientID)
 	}
 	if m.state.Durable() {
-		b.store.EndSession(m.state.Number(), t)
+		b.endings[m.clientID] = m
+		b.store.EndSession(m.state.Number(), b.ops.add(&ending{m}))
 	}
 	b.releaseWill(m) // at the latest with the session [MQTT-3.1.2-8]
 	b.unsetTimers(m)
+}
+
+// ending is the end of a session on its way to disk. If its client comes back before and is told
+// that there is no session, a crash must not bring that one back [MQTT-3.2.2-3].
+type ending struct{ m *member }
+
+func (e *ending) complete(b *Broker, _ durable.Completion) {
+	if b.endings[e.m.clientID] == e.m {
+		delete(b.endings, e.m.clientID)
+	}
 }
 
 // leave is the end of the connection of a session.
@@ -148,7 +158,7 @@ func (b *Broker) leave(c *client, h how) {
 		m.will = nil
 	}
 	if !m.state.Durable() || m.expiry == 0 || c.created && !c.accepted {
-		b.endSession(m, 0)
+		b.endSession(m)
 		return
 	}
 	b.watchExpiry(m, time.Duration(m.expiry)*time.Second)
@@ -192,7 +202,7 @@ type expiry struct {
 func (e *expiry) Fire(time.Duration) time.Duration {
 	e.b.log.Info("session expired", "client_id", e.m.clientID, "messages", e.m.state.Pending())
 	e.b.counters.SessionsExpired++
-	e.b.endSession(e.m, 0)
+	e.b.endSession(e.m)
 	return 0
 }
 

@@ -592,3 +592,24 @@ func TestUnsubscribeThatIsNotOnDiskIsNotConfirmed(t *testing.T) { // [MQTT-3.10.
 		})
 	}
 }
+
+func TestSessionThatWasToldGoneStaysGone(t *testing.T) { // [MQTT-3.2.2-3]
+	// The session ends by itself; before that is on disk its client is back, for a connection that
+	// leaves nothing. Its CONNACK must wait, or a crash would bring the old session back.
+	x := start(t)
+	w, _ := x.connect(packet.V5, "s", lasting)
+	x.store.hold()
+	w.write(packet.AppendDisconnect(nil, &packet.Disconnect{HasSessionExpiry: true}, packet.V5))
+	x.until("the DISCONNECT", func() bool { return x.b.members["s"] == nil })
+	s := x.send(packet.V5, "s", func(c *packet.Connect) { c.CleanStart = false })
+	x.entered("s")
+	x.store.release(nil)
+	if a := s.connack(); a.SessionPresent {
+		t.Error("session present")
+	}
+	x.do(func() {
+		if n := len(x.b.endings); n != 0 {
+			t.Errorf("%d ends of sessions are remembered", n)
+		}
+	})
+}
