@@ -179,11 +179,27 @@ func (b *Broker) Listen(ctx context.Context, ln net.Listener, o *Listener) error
 // Run serves until the context ends; it is called once. The store must work from before it until
 // it has returned.
 func (b *Broker) Run(ctx context.Context) error {
-	b.startOutboxes()
-	b.leaveAfterCrash()
+	b.startUp()
 	err := b.loop.Run(ctx)
 	close(b.over)
 	return err
+}
+
+// Turn does what Run would do by now and returns: for a test that has one goroutine and decides
+// itself when there is a turn, and at what time. Run with a context that has ended ends it.
+func (b *Broker) Turn() error {
+	b.startUp()
+	return b.loop.Turn()
+}
+
+// startUp does what has to be done once, before the first turn.
+func (b *Broker) startUp() {
+	if b.begun {
+		return
+	}
+	b.begun = true
+	b.startOutboxes()
+	b.leaveAfterCrash()
 }
 
 // errOver says that Run has returned, or is about to.

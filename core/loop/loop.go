@@ -231,7 +231,7 @@ func (l *Loop) Run(ctx context.Context) error {
 		l.reader = newReader(l, crew)
 	}
 	for ctx.Err() == nil {
-		if err := l.turn(); err != nil {
+		if err := l.turn(true); err != nil {
 			return err
 		}
 	}
@@ -239,8 +239,12 @@ func (l *Loop) Run(ctx context.Context) error {
 	return nil
 }
 
-func (l *Loop) turn() error {
-	ready, timer, err := l.poller.Wait(len(l.closing) == 0, l.idle)
+// Turn is one turn of Run that waits for nothing: for a test that decides itself when there is one,
+// and at what time. Run may follow, to end the loop.
+func (l *Loop) Turn() error { return l.turn(false) }
+
+func (l *Loop) turn(mayPark bool) error {
+	ready, timer, err := l.poller.Wait(mayPark && len(l.closing) == 0, l.idle)
 	if err != nil {
 		return err
 	}
