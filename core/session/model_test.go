@@ -30,12 +30,13 @@ type world struct {
 	toThem []sending
 	toUs   []sending
 	sentAs map[durable.Seq]packet.ID // the identifier with which a message has left
+	again  bool                      // messages were overdue: the client speaks MQTT 3
 	gone   map[durable.Seq]bool      // dropped to make room
 	back   map[durable.Seq]bool      // dropped to make room, which a crash has undone
 
 	// The client.
 	receiveMax uint16
-	unacked    int                       // PUBLISH packets that it has not answered
+	open       map[packet.ID]bool        // PUBLISH packets of this connection that it has not answered
 	delivered  []durable.Seq             // what reached its application, in order
 	known      map[packet.ID]durable.Seq // QoS 2 between PUBREC and PUBREL
 	inUse      map[packet.ID]durable.Seq // identifiers that we use, by the message
@@ -103,9 +104,9 @@ func (w *world) send(p sending) {
 		if p.qos == 2 && !slices.Contains(w.disk.outgoing, durable.Outgoing{ID: p.id, Seq: p.seq}) {
 			w.t.Fatalf("seed %d: message %d leaves before its identifier %d is on disk", w.seed, p.seq, p.id)
 		}
-		w.unacked++
-		if w.unacked > int(w.receiveMax) {
-			w.t.Fatalf("seed %d: %d PUBLISH packets in flight, the client takes %d", w.seed, w.unacked, w.receiveMax)
+		w.open[p.id] = true
+		if len(w.open) > int(w.receiveMax) && !w.again {
+			w.t.Fatalf("seed %d: %d PUBLISH packets in flight, the client takes %d", w.seed, len(w.open), w.receiveMax)
 		}
 	}
 	if p.kind == packet.PUBREL && slices.ContainsFunc(w.disk.outgoing, func(o durable.Outgoing) bool { return o.ID == p.id && !o.Received }) {
@@ -195,6 +196,18 @@ func (w *world) drop() {
 		w.mem.remove(seq)
 	}
 	w.s.Dropped(len(oldest), oldest[len(oldest)-1])
+}
+
+// overdue sends again what the client has not acknowledged on this connection.
+func (w *world) overdue() {
+	if !w.s.Connected() {
+		return
+	}
+	w.again = true
+	w.s.Overdue(100, 1,
+		func(id packet.ID) { w.t.Fatalf("seed %d: %d is to be sent from memory", w.seed, id) },
+		func(id packet.ID) { w.send(sending{kind: packet.PUBREL, id: id}) })
+	w.pump()
 }
 
 func (w *world) committed(seq durable.Seq) bool {
@@ -336,7 +349,7 @@ func (w *world) received(seq durable.Seq, id packet.ID) {
 
 func (w *world) answered(id packet.ID) {
 	delete(w.inUse, id)
-	w.unacked = max(0, w.unacked-1)
+	delete(w.open, id)
 }
 
 // cut ends the connection, or begins one.
@@ -347,7 +360,7 @@ func (w *world) cut() {
 		w.toThem, w.toUs = nil, nil
 		return
 	}
-	w.unacked = 0
+	clear(w.open)
 	w.receiveMax = uint16(1 + w.rng.IntN(8))
 	if w.rng.IntN(2) == 0 { // the client acknowledges what it had from the connection before
 		for _, seq := range w.delivered[max(0, len(w.delivered)-3):] {
@@ -418,6 +431,7 @@ func TestEverythingArrivesWhateverHappens(t *testing.T) {
 			t: t, seed: seed, rng: rand.New(rand.NewPCG(seed, 1)), s: New(1, limits),
 			qos: map[durable.Seq]packet.QoS{}, sentAs: map[durable.Seq]packet.ID{},
 			known: map[packet.ID]durable.Seq{}, inUse: map[packet.ID]durable.Seq{}, gone: map[durable.Seq]bool{}, back: map[durable.Seq]bool{},
+			open: map[packet.ID]bool{},
 		}
 		for range 300 {
 			switch n := w.rng.IntN(100); {
@@ -435,6 +449,8 @@ func TestEverythingArrivesWhateverHappens(t *testing.T) {
 				w.cut()
 			case n < 98 && seed%5 == 0:
 				w.drop()
+			case n < 98 && seed%5 == 1:
+				w.overdue()
 			case n < 99 && seed%2 == 0:
 				w.crash()
 			}

@@ -15,8 +15,9 @@ func (s *Session) Stamp(id packet.ID, second uint16) {
 
 // Overdue finds what has been in flight on this connection since at least so many seconds without an
 // acknowledgement. It calls release where PUBREL is to be sent again, and publish where PUBLISH is,
-// in a session without a number. With one, NextRead brings those messages back. It returns in how
-// many seconds to ask again.
+// in a session without a number. With one, NextRead brings those messages back; until then they are
+// not in the window, which may let a few more pass than it has room for: MQTT 3 has no Receive
+// Maximum. It returns in how many seconds to ask again.
 func (s *Session) Overdue(second, after uint16, publish, release func(packet.ID)) (next uint16) {
 	next = after
 	for i := range s.flight {

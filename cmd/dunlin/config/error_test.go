@@ -48,6 +48,8 @@ func TestFaultsAreNamedWithTheirPlace(t *testing.T) {
 		{"size out of range", "limits:\n  max_packet: 1GiB\n", []string{`f:2:15: limits.max_packet: 1GiB is out of range; allowed: 1KiB to 256MiB`}},
 		{"maximum QoS of 3", "limits:\n  max_qos: 3\n", []string{`f:2:12: limits.max_qos: 3 is out of range; allowed: 0 to 2`}},
 		{"keep alive of nothing", "limits:\n  max_keep_alive: 0\n", []string{`f:2:19: limits.max_keep_alive: 0 is out of range; allowed: 1s to never`}},
+		{"resend interval of a day", "limits:\n  resend_after: 1d\n", []string{`f:2:17: limits.resend_after: 1d is out of range; allowed: 1s to 1h, or never`}},
+		{"policy of a queue that is one of spools", "sessions:\n  when_full: reject\n", []string{`f:2:14: sessions.when_full: "reject" is not known; allowed: drop_oldest, drop_newest`}},
 		{"response information with a wildcard", "sessions:\n  response_information: a/#\n", []string{`f:2:25: sessions.response_information: "a/#" is not a topic, wildcard in a topic name; allowed: levels with / between them, without + and #`}},
 		{"rewrite without to", "rewrite:\n  - {from: a}\n", []string{`f:2:5: rewrite.0: to is missing; write it like {from: "old/+/#", to: "new/$1/#"}`}},
 		{"rewrite that captures nothing", "rewrite:\n  - {from: a/+, to: b/$2}\n", []string{`f:2:21: rewrite.0.to: to "b/$2" has $2, but from "a/+" has 1 "+"`}},
