@@ -76,12 +76,12 @@ func TestDelayedMessageIsPublishedWhenItIsDue(t *testing.T) {
 			sub, _ := x.connect(v, "sub")
 			sub.subscribe("a/#", 2)
 			pub, _ := x.connect(v, "pub")
-			if code := pub.send(packet.Publish{Topic: []byte("$delayed/60/a/b"), Payload: []byte("x"), QoS: qos}); code != packet.Success {
+			if code := pub.send(packet.Publish{Topic: []byte("$delayed/3000/a/b"), Payload: []byte("x"), QoS: qos}); code != packet.Success {
 				t.Errorf("got %v", code)
 			}
 			pub.net.Close() // it need not be there
 			x.delayedNow(1)
-			x.do(func() { x.b.delayed.Fire(x.b.loop.Now() + 58*time.Second) })
+			x.do(func() { x.b.delayed.Fire(x.b.loop.Now() + 1000*time.Second) })
 			sub.nothing()
 			x.due()
 			if p := sub.takes("a/b", "x"); p.QoS != qos || p.Retain || p.Dup {
@@ -688,4 +688,28 @@ func TestDelayedMessageReachesGroupsAndTheirMembers(t *testing.T) { // §4.8.2
 	for range 2 {
 		w.hears("a", "x")
 	}
+}
+
+// What cutDelay takes apart is a number and the rest, and nothing else.
+func FuzzCutDelay(f *testing.F) {
+	for _, name := range []string{"$delayed/5/a", "$delayed/5/", "$delayed//a", "$delayed/-1/a", "$delayed/4294967296/a", "$delayed", "$delayedx/1/a", "a", ""} {
+		f.Add(name)
+	}
+	f.Fuzz(func(t *testing.T, name string) {
+		seconds, rest, is, ok := cutDelay([]byte(name))
+		level, _, _ := strings.Cut(name, "/")
+		if is != (level == "$delayed") || ok && (!is || len(rest) == 0) {
+			t.Fatalf("%q: %v, %v, %q", name, is, ok, rest)
+		}
+		if !ok {
+			if realTopic(name) != name {
+				t.Errorf("%q became %q", name, realTopic(name))
+			}
+			return
+		}
+		again := delayOf{true, seconds}.delayedTopic(rest)
+		if seconds2, rest2, _, ok := cutDelay([]byte(again)); !ok || seconds2 != seconds || string(rest2) != string(rest) || realTopic(name) != string(rest) {
+			t.Errorf("%q became %q", name, again)
+		}
+	})
 }

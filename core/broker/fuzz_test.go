@@ -4,6 +4,7 @@ import (
 	"net"
 	"slices"
 	"testing"
+	"time"
 
 	"dunlin/core/packet"
 )
@@ -107,6 +108,9 @@ func FuzzConnection(f *testing.F) {
 		for q := range packet.QoS(3) {
 			flow, _ = packet.AppendPublish(flow, &packet.Publish{Topic: []byte("a/b"), Payload: []byte("x"), QoS: q, ID: packet.ID(q), Retain: q == 1}, v)
 		}
+		for _, topic := range []string{"$delayed/0/a/b", "$delayed/1/a", "$delayed/2/a", "$delayed/x/a", "$delayed/1"} {
+			flow, _ = packet.AppendPublish(flow, &packet.Publish{Topic: []byte(topic), QoS: 1, ID: 7}, v)
+		}
 		flow = packet.AppendAck(flow, &packet.Ack{Type: packet.PUBREL, ID: 2}, v)
 		ends := packet.AppendDisconnect(packet.AppendUnsubscribe(nil, 9, []string{"a/#"}, v), &packet.Disconnect{}, v)
 		connect := packet.AppendConnect(nil, &packet.Connect{
@@ -147,7 +151,7 @@ func FuzzConnection(f *testing.F) {
 }
 
 func throw(t *testing.T, v packet.Version, b, pieces []byte) {
-	x := start(t)
+	x := start(t, func(o *Options) { o.Limits.MaxDelay = time.Second }) // so that it never waits for room
 	canary, _ := x.connect(packet.V5, "canary")
 	var w *wire
 	if v == 0 {

@@ -29,7 +29,7 @@ type Observer interface {
 	// Unsubscribed announces the end of a subscription: by its client, or with its session.
 	Unsubscribed(clientID, filter string)
 	// Published announces a message that may be published, before anybody gets it: of a client,
-	// of a will, or of an uplink. It promises nothing: not that it is acknowledged.
+	// of a will, or of an uplink; one that is delayed when it is due. It promises nothing: not that it is acknowledged.
 	Published(Publication)
 	// Delivered announces a PUBLISH that is queued for the socket of a client; at QoS 1 and 2 it
 	// may not arrive, and be sent again.

@@ -33,6 +33,7 @@ func FuzzValues(f *testing.F) {
 			Subscriptions: []durable.Subscription{{Filter: "a/#", QoS: 1, ID: 3}},
 		}),
 		appendRetained(nil, key, m),
+		appendDelayed(nil, key, &durable.Delayed{Message: m, Delay: 60}),
 		appendBoot(nil, key[:4], &clock.Boot{ID: "b", LastMillis: 3, Synced: true, WallOffset: -4}),
 		appendTotal(nil, &Counts{Accepted: 3}),
 		appendCounters(nil, 7, 8),
@@ -58,6 +59,9 @@ func FuzzValues(f *testing.F) {
 				m, err := parseRetained(key, appendRetained(nil, key, m))
 				return *m, err
 			})
+		}
+		if d, err := parseDelayed(key, value(key)); err == nil {
+			same(t, &d, func() (durable.Delayed, error) { return parseDelayed(key, appendDelayed(nil, key, &d)) })
 		}
 		if b, err := parseBoot(key[:4], value(key[:4])); err == nil {
 			same(t, &b, func() (clock.Boot, error) { return parseBoot(key[:4], appendBoot(nil, key[:4], &b)) })

@@ -27,6 +27,7 @@ type model struct {
 	Sessions map[durable.SessionNumber]*modelSession
 	Total    Counts
 	Retained map[string]string
+	Delayed  map[durable.Seq]string
 }
 
 type modelSession struct {
@@ -44,12 +45,12 @@ type modelEntry struct {
 }
 
 func newModel() *model {
-	return &model{Sessions: map[durable.SessionNumber]*modelSession{}, Retained: map[string]string{}}
+	return &model{Sessions: map[durable.SessionNumber]*modelSession{}, Retained: map[string]string{}, Delayed: map[durable.Seq]string{}}
 }
 
 func (m *model) clone() *model {
 	c := *m
-	c.Retained = maps.Clone(m.Retained)
+	c.Retained, c.Delayed = maps.Clone(m.Retained), maps.Clone(m.Delayed)
 	c.Sessions = map[durable.SessionNumber]*modelSession{}
 	for n, q := range m.Sessions {
 		d := *q
@@ -174,6 +175,8 @@ func (g *script) next(m *model) op {
 		return op{"drop oldest", func(b *bench, k durable.Token) { b.DropOldest(n, after, messages, bytes) }, func(m *model) {
 			m.Sessions[n].dropOldest(after, messages, bytes)
 		}, nil, false}
+	case x < 22:
+		return g.delay(m)
 	case x < 50:
 		return g.append(m)
 	case x < 80:
@@ -249,6 +252,25 @@ func (g *script) retain() op {
 	}, func(m *model) { m.Seq++ }, told}
 }
 
+func (g *script) delay(m *model) op {
+	d := durable.Delayed{Message: note(fmt.Sprint(g.r.Uint32())), Delay: g.r.Uint32()}
+	if g.r.IntN(2) == 0 {
+		d.Publisher, d.PublisherID = g.session(m), packet.ID(1+g.r.IntN(5))
+	}
+	return op{"delay", func(b *bench, k durable.Token) { b.Delay(d, k) }, func(m *model) {
+		m.Seq++
+		m.Delayed[m.Seq] = fmt.Sprint(d.Delay, " ", string(d.Message.Payload))
+		m.arrive(d.Publisher, d.PublisherID)
+	}, func(m *model) { m.Seq++ }, g.apart || g.r.IntN(3) > 0}
+}
+
+// arrive notes the identifier of a message from a client.
+func (m *model) arrive(n durable.SessionNumber, id packet.ID) {
+	if q := m.Sessions[n]; q != nil && id != 0 && !slices.Contains(q.Incoming, id) {
+		q.Incoming = append(q.Incoming, id)
+	}
+}
+
 func (g *script) append(m *model) op {
 	r := g.r
 	to := map[durable.SessionNumber]durable.Receiver{}
@@ -273,6 +295,12 @@ func (g *script) append(m *model) op {
 	if r.IntN(3) == 0 {
 		a.Publisher, a.PublisherID = g.session(m), packet.ID(1+r.IntN(5))
 	}
+	if waiting := slices.Sorted(maps.Keys(m.Delayed)); len(waiting) > 0 && r.IntN(3) == 0 {
+		a.Delayed = waiting[r.IntN(len(waiting))]
+		if r.IntN(3) == 0 {
+			a.Receivers, to = nil, nil // it has expired, or nobody gets it
+		}
+	}
 	return op{"append", func(b *bench, k durable.Token) { b.Append(a, k) }, func(m *model) {
 		m.Seq++
 		for n, e := range to {
@@ -283,9 +311,8 @@ func (g *script) append(m *model) op {
 				q.Outgoing = append(q.Outgoing, durable.Outgoing{ID: e.PacketID, Seq: m.Seq})
 			}
 		}
-		if q := m.Sessions[a.Publisher]; q != nil && a.PublisherID != 0 && !slices.Contains(q.Incoming, a.PublisherID) {
-			q.Incoming = append(q.Incoming, a.PublisherID)
-		}
+		delete(m.Delayed, a.Delayed)
+		m.arrive(a.Publisher, a.PublisherID)
 	}, func(m *model) { m.Seq++ }, g.apart || r.IntN(3) > 0}
 }
 
@@ -318,6 +345,9 @@ func dump(t *testing.T, s *Store) *model {
 			t.Fatalf("restored %+v with queue %v", r, d.Queue)
 		}
 		m.Sessions[n] = d
+	}
+	for _, d := range s.Delayed() {
+		m.Delayed[d.Seq] = fmt.Sprint(d.Delay, " ", string(d.Message.Payload))
 	}
 	for msg := range s.Retained() {
 		m.Retained[msg.Topic] = string(msg.Payload)
