@@ -205,8 +205,7 @@ func (b *Broker) offerGroups(pub *publication) (matched bool) {
 
 // offerCopies takes the message once more to the sessions that get it by a subscription of their own
 // and by a shared one: a record names each session once, so they are records of their own. The last
-// one notes the identifier of a QoS 2 message, so that nobody misses a copy if the power fails in
-// between.
+// one notes the identifier of a QoS 2 message, which makes all of them one transaction.
 func (b *Broker) offerCopies(pub *publication, op *publishing) {
 	pub.copied = true
 	for len(b.copies) > 0 {

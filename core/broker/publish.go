@@ -359,6 +359,9 @@ func (b *Broker) append(pub *publication, op *publishing) {
 	}
 	if len(b.copies) == 0 {
 		a.Delayed = pub.delayed
+	} else {
+		// With the identifier, or its number while it was delayed, all of them are one transaction.
+		a.More = pub.sender != nil || pub.delayed != 0
 	}
 	var t durable.Token
 	if !a.Lazy {
@@ -371,12 +374,19 @@ func (b *Broker) append(pub *publication, op *publishing) {
 	seq := b.store.Append(a, t)
 	op.seq = seq
 	if seq == 0 && pub.delayed != 0 {
+		b.copies = b.copies[:0]
 		return // it stays delayed
 	}
 	if seq == 0 {
 		// Too much waits for the disk: nobody durable gets it, and the answer says so.
 		for i := range b.targets {
 			b.drop(DropQueueFull, b.targets[i].m.clientID, pub.topic)
+		}
+		if a.More { // all of them or none
+			for i := range b.copies {
+				b.drop(DropQueueFull, b.copies[i].m.clientID, pub.topic)
+			}
+			b.copies = b.copies[:0]
 		}
 		return
 	}

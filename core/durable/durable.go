@@ -41,6 +41,9 @@ type Append struct {
 	// Delayed is the number of the delayed message that this is, 0 = none: it ceases to wait in the
 	// same transaction, also if there is no receiver.
 	Delayed Seq
+	// More: the next Append is of the same message, for other receivers, and goes into the same
+	// transaction. Flush ends what was not ended.
+	More bool
 	// Lazy: nobody waits for it (a retained message at QoS 0); it rides with the next commit or
 	// goes within a minute.
 	Lazy bool

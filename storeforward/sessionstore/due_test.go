@@ -2,6 +2,7 @@ package sessionstore
 
 import (
 	"errors"
+	"runtime"
 	"slices"
 	"testing"
 
@@ -93,5 +94,66 @@ func TestADelayedMessageIsRefusedWhileTooMuchWaitsForTheDisk(t *testing.T) {
 	}
 	if d := b.crash().Delayed(); len(d) != 1 {
 		t.Errorf("%d messages are kept, want 1", len(d))
+	}
+}
+
+// Whenever the writer is about to begin a transaction, and however full that is: records that belong
+// together, and what the last of them says, are in the file or are not.
+func TestAppendsThatBelongTogetherAreOneTransaction(t *testing.T) {
+	b := newStore(t)
+	b.put(1)
+	b.put(2)
+	const n = 3000
+	var due []durable.Seq
+	for range n {
+		due = append(due, b.Delay(durable.Delayed{Message: note("x"), Delay: 1}, 0))
+	}
+	var copies []string
+	b.a.onDone = func([]durable.Completion) {
+		if len(copies) < 40 {
+			copies = append(copies, copyFile(t, b.path))
+		}
+	}
+	for i, seq := range due {
+		b.Append(durable.Append{Message: note("x"), Receivers: receivers(2, 1), More: true}, b.next())
+		if i%64 == 0 {
+			b.Done(2, 0, durable.Delivered) // other calls in between do not part them
+		}
+		runtime.Gosched() // let the writer begin, if it can
+		b.Append(durable.Append{Message: note("x"), Receivers: receivers(2, 2), Delayed: seq}, b.next())
+		if i%3 == 0 {
+			b.Flush()
+		}
+	}
+	b.Flush()
+	b.a.wait(t, b.token)
+	if err := b.Close(t.Context()); err != nil {
+		t.Fatal(err)
+	}
+	for _, path := range append(copies, b.path) {
+		s, err := Open(path, testOptions())
+		if err != nil {
+			t.Fatal(err)
+		}
+		r, d := s.Sessions(), len(s.Delayed())
+		if r[0].Pending != r[1].Pending || r[0].Pending+d != n && d > 0 {
+			t.Errorf("%d and %d messages are queued, %d delayed, of %d", r[0].Pending, r[1].Pending, d, n)
+		}
+		s.Close(t.Context())
+	}
+}
+
+func TestAppendsThatAreNotEndedDoNotHoldTheStore(t *testing.T) {
+	b := newStore(t)
+	b.put(1)
+	k := b.next()
+	b.Append(durable.Append{Message: note("x"), Receivers: receivers(2, 1), More: true}, k)
+	b.Flush()
+	if c := b.a.wait(t, k); c.Err != nil {
+		t.Fatal(c.Err)
+	}
+	b.Append(durable.Append{Message: note("y"), Receivers: receivers(2, 1), More: true}, b.next())
+	if err := b.Close(t.Context()); err != nil {
+		t.Fatal(err)
 	}
 }

@@ -23,7 +23,7 @@ func (s *Store) Append(a durable.Append, k durable.Token) durable.Seq {
 		return 0
 	}
 	size := messageBytes(a.Message)
-	if s.queued > 0 && s.queued+int64(size) > s.opts.MaxQueued {
+	if s.queued > 0 && s.queued+int64(size) > s.opts.MaxQueued && !s.joined { // all of it or nothing
 		s.full(k)
 		return 0
 	}
@@ -32,6 +32,7 @@ func (s *Store) Append(a durable.Append, k durable.Token) durable.Seq {
 		d = lazyDelay
 	}
 	t := s.want(d)
+	s.join(a.More)
 	s.seq++
 	seq := s.seq
 	if k != 0 {
@@ -348,6 +349,7 @@ func (s *Store) NextSession() durable.SessionNumber {
 // is about to begin a transaction may still join it.
 func (s *Store) Flush() {
 	s.mu.Lock()
+	s.join(false)
 	if len(s.ready) > 0 {
 		s.wake.Signal()
 	}

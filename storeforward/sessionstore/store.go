@@ -98,7 +98,9 @@ type Store struct {
 	seq      durable.Seq
 	numbered durable.SessionNumber // the last session number that was given
 
-	open      *txn   // collects; nil = nothing yet
+	open      *txn // collects; nil = nothing yet
+	joined    bool // what comes next belongs to open, too, which is not sealed before
+	parted    sync.Cond
 	txns      []*txn // not answered yet, in order, open included
 	spare     *txn   // to be used again
 	queued    int64  // bytes of messages in txns
@@ -157,7 +159,7 @@ func Open(path string, o Options) (*Store, error) {
 		file:     f,
 		sessions: make(map[durable.SessionNumber]*session),
 	}
-	s.wake.L = &s.mu
+	s.wake.L, s.parted.L = &s.mu, &s.mu
 	if err := s.restore(); err != nil {
 		f.Close()
 		return nil, fmt.Errorf("sessionstore: restore %s: %w", path, err)
@@ -236,6 +238,7 @@ func (s *Store) Close(ctx context.Context) error {
 	s.bootKnown = false // to be saved as of now
 	s.want(0)
 	s.closing = true
+	s.join(false)
 	s.mu.Unlock()
 	err := s.w.Close(ctx)
 	s.mu.Lock()

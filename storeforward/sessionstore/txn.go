@@ -116,7 +116,7 @@ func (t *txn) takeOut(i int, n durable.SessionNumber) {
 // is sealed, and another one begins.
 func (s *Store) want(d time.Duration) *txn {
 	t := s.open
-	if t != nil && (t.ops >= boltfile.DefaultMaxOps || t.bytes >= boltfile.DefaultMaxTxBytes) {
+	if t != nil && !s.joined && (t.ops >= boltfile.DefaultMaxOps || t.bytes >= boltfile.DefaultMaxTxBytes) {
 		s.seal(t)
 		t = nil
 	}
@@ -137,6 +137,14 @@ func (s *Store) want(d time.Duration) *txn {
 		}
 	}
 	return t
+}
+
+// join says whether what comes next belongs to the open transaction.
+func (s *Store) join(more bool) {
+	if s.joined && !more {
+		s.parted.Broadcast()
+	}
+	s.joined = more
 }
 
 // queue hands t to the writer; what comes before Start stays in txns until then. It is never
@@ -193,6 +201,9 @@ func (s *Store) seal(t *txn) {
 // used under the lock, in seal.
 func (s *Store) apply(tx *bbolt.Tx, t *txn) error {
 	s.mu.Lock()
+	for s.joined && t == s.open && !t.void {
+		s.parted.Wait() // for calls that the loop makes one after the other
+	}
 	if t.void {
 		s.mu.Unlock()
 		return boltfile.Nothing()
