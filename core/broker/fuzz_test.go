@@ -220,4 +220,14 @@ func throw(t *testing.T, v packet.Version, b, pieces []byte) {
 		}
 	})
 	x.until("the store has answered everything", func() bool { return len(x.b.ops.free) == len(x.b.ops.places) })
+	x.do(func() { // and nothing of the connection is kept
+		b := x.b
+		if b.undecided != 0 || len(b.waiting)+len(b.endings)+len(b.throttled)+len(b.full)+len(b.greeters)+len(b.wills) != 0 {
+			t.Errorf("%x in %v: %d bytes wait for the disk, %d publishes, %d ends of sessions; %d clients rest, %d await output, %d greetings, %d wills", whole, pieces,
+				b.undecided, len(b.waiting), len(b.endings), len(b.throttled), len(b.full), len(b.greeters), len(b.wills))
+		}
+		if n := b.retained.Len(); n > len(whole)/4 { // a PUBLISH has more bytes
+			t.Errorf("%x in %v: %d messages are retained", whole, pieces, n)
+		}
+	})
 }
