@@ -7,6 +7,7 @@ import (
 	"strings"
 	"sync"
 	"testing"
+	"time"
 
 	"dunlin/core/durable"
 	"dunlin/core/packet"
@@ -211,5 +212,72 @@ func TestFullQueueIsLoggedOnceAndWithItsEnd(t *testing.T) {
 	}
 	if log.count("queue has room again") != 1 || log.count("client_id=away dropped=48") != 1 {
 		t.Errorf("its end is not told:\n%s", log.buf.String())
+	}
+}
+
+func TestObserverIsToldOfTheOldest(t *testing.T) {
+	x, seen := watched(t, func(o *Options) { o.Limits.MaxQueuedBytes, o.Limits.DropOldest = 10, true })
+	x.offline(packet.V5, "away", "a", 1)
+	p, _ := x.connect(packet.V5, "p")
+	p.waits("a", 5)
+	x.do(func() { seen.lines = nil })
+	p.publish("a", "1234567", 1, 9) // takes the place of four
+	x.told(seen,
+		`published "p" a=1234567 1 false`,
+		`dropped "away" : queue_full`,
+		`4 of them`)
+	x.queues("away", 2, 0)
+}
+
+func TestWhatWaitsForAnUplinkIsBoundedInBytes(t *testing.T) {
+	o := &spool{filters: []string{"a"}, held: true}
+	x := start(t, withOutbox(o), func(p *Options) { p.Limits.MaxQueuedBytes = 10 })
+	p, _ := x.connect(packet.V5, "p")
+	for i, want := range []packet.ReasonCode{packet.Success, packet.QuotaExceeded, packet.Success} {
+		p.publish("a", "123456", 2, packet.ID(i+1))
+		if a := p.acked(packet.PUBREC); a.Code != want {
+			t.Errorf("message %d: got %v, want %v", i, a.Code, want)
+		}
+		if i == 1 {
+			o.release()
+			x.until("the uplink has it", func() bool { return x.store.open() == 0 })
+		}
+	}
+}
+
+func TestRetainedMessagesComeBehindAQueueThatHasExpired(t *testing.T) {
+	clock := &stepClock{}
+	x := start(t, func(o *Options) {
+		o.Clock = clock
+		o.Limits.MaxInFlight = 4
+	})
+	x.offline(packet.V5, "s", "a", 1)
+	p, _ := x.connect(packet.V5, "p")
+	send := func(publish packet.Publish, id packet.ID) {
+		publish.QoS = 1
+		b, at := packet.AppendPublish(nil, &publish, packet.V5)
+		b[at+1] = byte(id)
+		p.write(b)
+	}
+	send(packet.Publish{Topic: []byte("r"), Payload: []byte("retained"), Retain: true}, 1)
+	p.expect(packet.PUBACK)
+	for i := range packet.ID(8) {
+		if i == 7 {
+			x.store.hold() // the queue is read after the subscription
+		}
+		send(packet.Publish{Topic: []byte("a"), HasExpiry: true, Expiry: 10}, i+2)
+		if i < 7 {
+			p.expect(packet.PUBACK)
+		}
+	}
+	p.nothing()
+	clock.step(time.Minute)
+	w, _ := x.connect(packet.V5, "s", lasting)
+	w.write(packet.AppendSubscribe(nil, 1, 0, []packet.Subscription{{Filter: "r", Options: packet.SubscribeOptions{QoS: 1}}}, packet.V5))
+	x.until("the subscription waits", func() bool { return len(x.b.members["s"].subs) == 2 })
+	x.store.release(nil)
+	w.expect(packet.SUBACK)
+	if m := w.message(); string(m.Payload) != "retained" {
+		t.Errorf("got %q", m.Payload)
 	}
 }

@@ -205,6 +205,7 @@ func (r *reading) arrived(b *Broker, batch *durable.Batch) {
 	}
 	m.state.EndRead(batch.Last, batch.More, whole)
 	b.pump(m)
+	b.greet(m) // what has expired made room, and nobody acknowledges it
 }
 
 // deliverEntry takes one entry on its way to the client; false if the window has no room for it.
