@@ -76,15 +76,16 @@ type Broker struct {
 	full      []*client // they await output that may be written in this turn
 	greeters  []*member // they await the disk for retained messages
 
-	wills    []will    // to be published at the end of the turn
-	orphans  []orphan  // to be given to others at the end of the turn
-	crashed  []*member // connected when the last process ended; until Run
-	sweep    retainedSweep
-	delayed  delayed
-	faults   failures // of the store
-	begun    bool     // the first turn was
-	stopping bool
-	counters Counters
+	wills     []will      // to be published at the end of the turn
+	orphans   []orphan    // to be given to others at the end of the turn
+	movements []*movement // the first is under way
+	crashed   []*member   // connected when the last process ended; until Run
+	sweep     retainedSweep
+	delayed   delayed
+	faults    failures // of the store
+	begun     bool     // the first turn was
+	stopping  bool
+	counters  Counters
 
 	stamp   message.Stamp // of this turn
 	stamped time.Duration // the turn of stamp
@@ -199,6 +200,9 @@ func (b *Broker) startUp() {
 	}
 	b.begun = true
 	b.startOutboxes()
+	if len(b.movements) > 0 {
+		b.loop.Post(b.moveNext)
+	}
 	b.leaveAfterCrash()
 }
 

@@ -371,7 +371,7 @@ func (b *Broker) enter(k *connecting) {
 		b.put(m, nil) // that it is connected, and its will, ride along
 	case over != nil:
 		// A crash must not bring back what the client was told is gone: once more, to wait for it.
-		b.store.EndSession(over.state.Number(), b.ops.add(e))
+		b.storeEnd(over, b.ops.add(e))
 		return
 	}
 	b.welcome(e)

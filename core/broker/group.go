@@ -5,6 +5,7 @@ import (
 	"strings"
 
 	"dunlin/core/durable"
+	"dunlin/core/message"
 	"dunlin/core/packet"
 	"dunlin/core/route"
 	"dunlin/core/session"
@@ -113,12 +114,15 @@ func (g *group) online() bool {
 // choose returns who of the group gets a message: in turn one who is connected and has nothing that
 // waits; or else the one who is connected for whom the least waits; or else the session for which the
 // least waits, of those that outlive their connections. One whose queue is full comes after all
-// others. nil = there is nobody.
-func (g *group) choose(b *Broker, pub *publication) *share {
+// others. nil = there is nobody. may, if it is not nil, says who comes into question.
+func (g *group) choose(b *Broker, pub *publication, may func(*share) bool) *share {
 	best, rank, least := -1, rankNone, 0
 	for k := range g.shares {
 		i := (g.next + k) % len(g.shares)
 		s := &g.shares[i]
+		if may != nil && !may(s) {
+			continue
+		}
 		switch r := b.rank(s.m, min(pub.QoS, s.qos), pub.size()); {
 		case r == rankOpen:
 			g.next = i + 1
@@ -188,7 +192,7 @@ func (g *group) give(pub *publication, s *share) target {
 // offerGroups takes the message to one member of each group that matches.
 func (b *Broker) offerGroups(pub *publication) (matched bool) {
 	for _, g := range b.chosen {
-		s := g.choose(b, pub)
+		s := g.choose(b, pub, nil)
 		if s == nil {
 			continue
 		}
@@ -234,6 +238,16 @@ func (b *Broker) orphan(m *member) (messages int) {
 	return len(left)
 }
 
+// again is the publish of a message that somebody has had already.
+func (b *Broker) again(msg *message.Message) publication {
+	pub := publication{Publish: packetOf(msg), topic: msg.Topic, publisher: msg.Publisher, source: msg.Source, msg: msg}
+	if pub.HasExpiry {
+		pub.Expiry = b.remaining(msg)
+	}
+	b.publishes++
+	return pub
+}
+
 // adopt takes the orphans to other members of their groups, and says whether there were any
 // (MQTT5 §4.8.2).
 func (b *Broker) adopt() bool {
@@ -246,15 +260,11 @@ func (b *Broker) adopt() bool {
 			b.drop(DropExpired, o.clientID, msg.Topic)
 			continue
 		}
-		pub := publication{Publish: packetOf(msg), topic: msg.Topic, publisher: msg.Publisher, source: msg.Source, msg: msg}
-		if pub.HasExpiry {
-			pub.Expiry = b.remaining(msg)
-		}
-		b.publishes++
+		pub := b.again(msg)
 		var s *share
 		g := b.groups[o.Share]
 		if g != nil {
-			s = g.choose(b, &pub)
+			s = g.choose(b, &pub, nil)
 		}
 		if s == nil {
 			b.drop(DropSessionEnded, o.clientID, msg.Topic)

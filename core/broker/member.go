@@ -37,6 +37,10 @@ type member struct {
 	ended   bool
 	crashed bool // connected when the last process ended, and not back yet
 
+	shares   bool      // it may have messages that came by shared subscriptions
+	movement *movement // of them to others; nil = none
+	emptied  bool      // it has ended, and the store has it until they are moved
+
 	greetings []greeting // subscriptions that are still to get retained messages
 	greeter   bool       // among the broker's greeters
 
@@ -112,7 +116,8 @@ func (b *Broker) endSession(m *member) {
 	m.ended = true
 	m.epoch++
 	b.overflowEnds(m, "session ended")
-	if n := m.state.Pending() - b.orphan(m); n > 0 {
+	moves := b.leavesToOthers(m)
+	if n := m.state.Pending() - b.orphan(m); n > 0 && !moves {
 		b.dropAll(DropSessionEnded, m.clientID, "", n)
 	}
 	for i := range m.subs {
@@ -128,10 +133,23 @@ func (b *Broker) endSession(m *member) {
 	}
 	if m.state.Durable() {
 		b.endings[m.clientID] = m
-		b.store.EndSession(m.state.Number(), b.ops.add(&ending{m}))
+		if moves {
+			b.moveAll(m)
+		}
+		b.storeEnd(m, b.ops.add(&ending{m}))
 	}
 	b.releaseWill(m) // at the latest with the session [MQTT-3.1.2-8]
 	b.unsetTimers(m)
+}
+
+// storeEnd has the store forget a session that has ended, or as long as something of it is being
+// moved, who it was. t is answered when that is on disk.
+func (b *Broker) storeEnd(m *member, t durable.Token) {
+	if m.emptied {
+		b.store.PutSession(&durable.Session{Number: m.state.Number(), Version: m.version, Left: b.now()}, t)
+		return
+	}
+	b.store.EndSession(m.state.Number(), t)
 }
 
 // ending is the end of a session on its way to disk. If its client comes back before and is told
@@ -162,6 +180,7 @@ func (b *Broker) leave(c *client, h how) {
 		return
 	}
 	b.watchExpiry(m, time.Duration(m.expiry)*time.Second)
+	b.moveFrom(m)
 	if m.will != nil && m.will.Delay == 0 {
 		b.releaseWill(m) // writes the record when it is published
 		return
@@ -276,6 +295,10 @@ func (b *Broker) restoreSessions(o Options) {
 			x.restore(r)
 			continue
 		}
+		if r.Session.ClientID == "" { // it ended with the last process
+			b.movements = append(b.movements, &movement{b: b, number: r.Session.Number, ended: true})
+			continue
+		}
 		b.restoreSession(r)
 	}
 }
@@ -286,6 +309,7 @@ func (b *Broker) restoreSession(r *durable.Restored) {
 		clientID: s.ClientID,
 		identity: access.Identity{User: s.Identity, Anonymous: s.Identity == ""},
 		state:    session.Restore(r, b.sessionLimits()),
+		shares:   r.Shared > 0,
 		version:  s.Version,
 		expiry:   min(s.Expiry, b.maxExpiry()),
 		left:     s.Left,

@@ -27,6 +27,9 @@ type publication struct {
 	copied  bool        // there are records behind the first
 	delayed durable.Seq // its number while it was delayed in the store, 0 = it was not
 	again   bool        // it was published: only who is durable missed it
+	// from and fromSeq are the queue that the message leaves, if it is moved; 0 = it is new.
+	from    durable.SessionNumber
+	fromSeq durable.Seq
 }
 
 // size is what a queue is charged for the message.
@@ -322,7 +325,10 @@ func (b *Broker) offerOne(pub *publication, t target, op *publishing) {
 func (b *Broker) hand(pub *publication, op *publishing) {
 	for i := range b.targets {
 		t := &b.targets[i]
-		r := durable.Receiver{Session: t.m.state.Number(), QoS: t.qos, Retain: t.retain, SubscriptionIDs: t.subIDs}
+		r := durable.Receiver{Session: t.m.state.Number(), QoS: t.qos, Retain: t.retain, SubscriptionIDs: t.subIDs, Share: t.share}
+		if t.share != "" {
+			t.m.shares = true
+		}
 		if t.qos == 2 {
 			r.PacketID = t.id
 		}
@@ -355,6 +361,8 @@ func (b *Broker) append(pub *publication, op *publishing) {
 		Message:   b.message(pub),
 		Receivers: b.durables,
 		Retained:  pub.Retain,
+		From:      pub.from,
+		FromSeq:   pub.fromSeq,
 		Lazy:      len(b.durables) == 0 && pub.QoS == 0,
 	}
 	if len(b.copies) == 0 {
@@ -378,8 +386,12 @@ func (b *Broker) append(pub *publication, op *publishing) {
 		return // it stays delayed
 	}
 	if seq == 0 {
-		// Too much waits for the disk: nobody durable gets it, and the answer says so.
+		// Too much waits for the disk: nobody durable gets it, and the answer says so. What was to be
+		// moved stays where it is.
 		for i := range b.targets {
+			if pub.from != 0 {
+				break
+			}
 			b.drop(DropQueueFull, b.targets[i].m.clientID, pub.topic)
 		}
 		if a.More { // all of them or none

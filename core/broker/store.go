@@ -16,6 +16,7 @@ import (
 type Store interface {
 	// Append queues a message for its receivers and returns its number. When every receiver is
 	// Done with it before its commit, nothing needs to be written, and it completes all the same.
+	// With From it leaves another queue in the same transaction.
 	Append(a durable.Append, t durable.Token) durable.Seq
 
 	// Delay keeps a message that is to be published later and returns its number, as Append does.

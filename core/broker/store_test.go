@@ -37,6 +37,8 @@ type record struct {
 	m   *message.Message
 	to  []durable.Receiver // still open
 	ok  bool               // committed
+	// leaving are those from whom it is being moved away, which is not committed.
+	leaving []durable.Receiver
 }
 
 // waitingRecord is a delayed message.
@@ -70,7 +72,7 @@ func (s *fakeStore) copyOf(other *fakeStore) {
 			continue
 		}
 		own := *r
-		own.to = slices.Clone(r.to)
+		own.to, own.leaving = slices.Concat(r.to, r.leaving), nil
 		s.records = append(s.records, &own)
 	}
 	for _, k := range other.delayed {
@@ -126,16 +128,36 @@ func (s *fakeStore) Append(a durable.Append, t durable.Token) durable.Seq {
 			s.sent(to.Session, r.seq, to.PacketID)
 		}
 	}
+	var from *record
+	if a.From != 0 {
+		from = s.record(a.FromSeq)
+		for _, to := range from.to {
+			if to.Session == a.From {
+				from.leaving = append(from.leaving, to)
+				s.outcomes[durable.Moved]++
+			}
+		}
+		s.remove(a.From, a.FromSeq)
+	}
 	s.op(t, r.seq, func(err error) {
+		left := func(to durable.Receiver) bool { return to.Session == a.From }
 		if r.ok = err == nil; r.ok {
 			s.list(a.Publisher, a.PublisherID)
 			s.delayed = slices.DeleteFunc(s.delayed, func(k *waitingRecord) bool { return k.Seq == a.Delayed })
+			if a.From != 0 {
+				from.leaving = slices.DeleteFunc(from.leaving, left)
+			}
 			return
 		}
 		for _, to := range r.to {
 			s.unsend(to.Session, r.seq)
 		}
 		r.to = nil
+		if a.From != 0 {
+			from.to = append(from.to, from.leaving[slices.IndexFunc(from.leaving, left)])
+			from.leaving = slices.DeleteFunc(from.leaving, left)
+			s.outcomes[durable.Moved]--
+		}
 	})
 	return r.seq
 }
@@ -202,6 +224,15 @@ func (s *fakeStore) Done(n durable.SessionNumber, q durable.Seq, o durable.Outco
 	s.outcomes[o]++
 	s.remove(n, q)
 	s.unsend(n, q)
+}
+
+func (s *fakeStore) record(q durable.Seq) *record {
+	for _, r := range s.records {
+		if r.seq == q {
+			return r
+		}
+	}
+	return nil
 }
 
 func (s *fakeStore) remove(n durable.SessionNumber, q durable.Seq) {
@@ -310,7 +341,7 @@ func (s *fakeStore) batch(r *fakeRead) durable.Batch {
 				b.More = true
 				return b
 			}
-			e := durable.Entry{Seq: x.seq, Message: x.m, QoS: to.QoS, Retain: to.Retain, SubscriptionIDs: to.SubscriptionIDs}
+			e := durable.Entry{Seq: x.seq, Message: x.m, QoS: to.QoS, Retain: to.Retain, SubscriptionIDs: to.SubscriptionIDs, Share: to.Share}
 			for _, o := range s.outgoing[r.session] {
 				if o.Seq == x.seq {
 					e.PacketID = o.ID
@@ -447,7 +478,12 @@ func (s *fakeStore) restored() (all []durable.Restored) {
 		}
 		x := durable.Restored{Session: *r, Floor: s.seq, Outgoing: s.outgoing[n], Incoming: s.incoming[n]}
 		for _, rec := range s.records {
-			if rec.ok && slices.ContainsFunc(rec.to, func(to durable.Receiver) bool { return to.Session == n }) {
+			to := slices.Concat(rec.to, rec.leaving)
+			i := slices.IndexFunc(to, func(to durable.Receiver) bool { return to.Session == n })
+			if rec.ok && i >= 0 {
+				if to[i].Share != "" {
+					x.Shared++
+				}
 				if x.Pending == 0 {
 					x.Floor = rec.seq - 1
 				}

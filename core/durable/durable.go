@@ -26,6 +26,7 @@ type Receiver struct {
 	Retain          bool       // RETAIN flag of the PUBLISH to this receiver
 	SubscriptionIDs []uint32   // all that matched
 	PacketID        packet.ID  // QoS 2 only: the id it leaves with, 0 = not sent yet
+	Share           string     // filter of the shared subscription that it comes by, "" = none
 }
 
 // Append is one Application Message on its way to disk with everybody it is for.
@@ -44,6 +45,10 @@ type Append struct {
 	// More: the next Append is of the same message, for other receivers, and goes into the same
 	// transaction. Flush ends what was not ended.
 	More bool
+	// From and FromSeq: the message leaves that queue, as Moved, in the same transaction. It must be in
+	// the queue and committed. If the transaction fails, it is in the queue again.
+	From    SessionNumber
+	FromSeq Seq
 	// Lazy: nobody waits for it (a retained message at QoS 0); it rides with the next commit or
 	// goes within a minute.
 	Lazy bool
@@ -100,6 +105,7 @@ type Restored struct {
 	Session  Session
 	Pending  int         // messages queued and not done, those in Outgoing with a Seq included
 	Bytes    int64       // topic, properties and payload of them
+	Shared   int         // how many of them came by a shared subscription
 	Floor    Seq         // everything up to and including it is done
 	Outgoing []Outgoing  // QoS 2 in flight, in the order in which they were sent
 	Incoming []packet.ID // QoS 2 ids of the client that wait for its PUBREL
@@ -113,6 +119,7 @@ type Entry struct {
 	Retain          bool
 	SubscriptionIDs []uint32
 	PacketID        packet.ID // QoS 2 that had left already: its id; 0 = not sent yet
+	Share           string    // filter of the shared subscription that it came by, "" = none
 }
 
 // Outcome says how a message left a queue. Every queue entry ends with exactly one.
@@ -127,6 +134,7 @@ const (
 	DroppedDenied   // the receiver may no longer read the topic
 	DroppedEnded    // its session ended
 	DroppedDamaged  // the medium gave back something else than was written
+	Moved           // another member of a shared subscription gets it
 )
 
 // Completion answers an operation that carried a Token. Operations complete in any order.

@@ -83,6 +83,33 @@ func (s *Session) Enqueue(q Queued) {
 	s.bytes += q.size()
 }
 
+// Take takes a message of the store out, which another session gets in its place: false if it must
+// stay, since it is a QoS 2 message that has an identifier [MQTT-4.8.2-4], or if it is not there any
+// more. No connection has the session.
+func (s *Session) Take(seq durable.Seq) bool {
+	if s.connected || s.dropped.has(seq) {
+		return false
+	}
+	i := s.bySeq(seq)
+	switch {
+	case i < 0:
+		s.done(1)
+	case s.flight[i].QoS == 2:
+		return false
+	default:
+		s.finish(i)
+	}
+	return true
+}
+
+// Returned takes back a Take: the other session could not get the message. No connection has the
+// session.
+func (s *Session) Returned(seq durable.Seq) {
+	s.pending++
+	s.live = false
+	s.readTo = min(s.readTo, seq-1)
+}
+
 // Keep remembers a QoS 1 message of a shared subscription that is being sent by a session without a
 // number, until it is acknowledged: Orphans returns it then.
 func (s *Session) Keep(id packet.ID, q Queued) {

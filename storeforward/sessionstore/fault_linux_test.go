@@ -75,6 +75,51 @@ func TestAFailedCommitRevokesItsMessagesAndNothingElse(t *testing.T) {
 	}
 }
 
+func TestAFailedMoveLeavesTheMessageWhereItWas(t *testing.T) {
+	b := newStore(t)
+	b.put(1)
+	b.put(2)
+	var all []durable.Seq
+	for i := range blockSize + 10 { // a whole block that the moves would make dead
+		all = append(all, b.add(fmt.Sprint(i), 1))
+	}
+	breakFile(t, b.path)
+	var last durable.Token
+	for i, s := range all[1:] {
+		last = b.next()
+		b.Append(durable.Append{Message: note(fmt.Sprint(i + 1)), From: 1, FromSeq: s, Receivers: receivers(1, 2)}, last)
+	}
+	b.Done(1, all[0], durable.Delivered) // this stays true
+	b.Flush()
+	if c := b.a.wait(t, last); c.Err == nil {
+		t.Fatal("the last move was acknowledged")
+	}
+	for range 3 { // what is dead would be swept by now
+		b.add("more", 2)
+	}
+	for _, b := range []*bench{b, b.crash()} {
+		l, _ := b.LedgerOf(1)
+		if got := len(b.read(1, 0, 1000, 1<<20).Entries); got != len(all)-1 || l.Left[durable.Moved] != 0 || l.Pending != uint64(got) {
+			t.Errorf("%d messages are left of %d, ledger %+v", got, len(all)-1, l)
+		}
+		equal(t, "queue 2", texts(b.read(2, 0, 10, 1<<20).Entries), []string{"more", "more", "more"})
+	}
+	// Now it works, and the records go.
+	for i, s := range all[1:] {
+		last = b.next()
+		b.Append(durable.Append{Message: note(fmt.Sprint(i + 1)), From: 1, FromSeq: s, Receivers: receivers(1, 2)}, last)
+	}
+	b.Flush()
+	if c := b.a.wait(t, last); c.Err != nil {
+		t.Fatal(c.Err)
+	}
+	b.add("more", 2)
+	b.add("more", 2)
+	if got := b.records(); len(got) == 0 || got[0] <= all[0] {
+		t.Errorf("the records begin with %d, though nobody wants %d any more", got[0], all[0])
+	}
+}
+
 // Whatever fails when: what was answered with success is there, what was answered with an error is
 // not, and the rest is true.
 func TestFailedCommitsLoseNothingThatWasAnswered(t *testing.T) {

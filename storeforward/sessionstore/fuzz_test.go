@@ -25,7 +25,7 @@ func FuzzValues(f *testing.F) {
 	for _, v := range [][]byte{
 		appendRecord(nil, key, []receiver{
 			{Receiver: durable.Receiver{Session: 1, QoS: 2, PacketID: 5}},
-			{Receiver: durable.Receiver{Session: 200, QoS: 1, Retain: true, SubscriptionIDs: []uint32{1, 300}}},
+			{Receiver: durable.Receiver{Session: 200, QoS: 1, Retain: true, SubscriptionIDs: []uint32{1, 300}, Share: "$share/g/a"}},
 		}, m),
 		appendCursor(nil, key, q, 10),
 		appendSession(nil, key, &durable.Session{

@@ -41,13 +41,14 @@ func golden() (restored []durable.Restored, queue []durable.Entry, retained []*m
 		Session:  durable.Session{Number: 2, ClientID: "c2", Version: 4},
 		Pending:  3,
 		Bytes:    int64(len(m.Topic)*3 + 4 + 2 + 9000 + 1),
+		Shared:   1,
 		Floor:    1,
 		Outgoing: []durable.Outgoing{{ID: 5, Received: true}, {ID: 6, Seq: 5}},
 	}}
 	queue = []durable.Entry{
 		{Seq: 2, Message: m, QoS: 1, Retain: true, SubscriptionIDs: []uint32{1, 300}},
 		{Seq: 3, Message: big, QoS: 1},
-		{Seq: 5, Message: note("q"), QoS: 2, PacketID: 6},
+		{Seq: 5, Message: note("q"), QoS: 2, PacketID: 6, Share: "$share/g/plant/#"},
 	}
 	retained = []*message.Message{m}
 	return restored, queue, retained
@@ -80,7 +81,7 @@ func writeGolden(t *testing.T, path string) {
 	b.commit(func(k durable.Token) { b.Received(2, 4, 5, k) })
 	b.Done(1, 4, durable.DroppedFull)
 	b.commit(func(k durable.Token) {
-		b.Append(durable.Append{Message: queue[2].Message, Receivers: []durable.Receiver{{Session: 2, QoS: 2, PacketID: 6}}}, k)
+		b.Append(durable.Append{Message: queue[2].Message, Receivers: []durable.Receiver{{Session: 2, QoS: 2, PacketID: 6, Share: "$share/g/plant/#"}}}, k)
 	})
 	s := b.add("delivered", 1)
 	b.Done(1, s, durable.Delivered)

@@ -7,7 +7,7 @@ import (
 )
 
 // outcomes is one more than the highest outcome.
-const outcomes = int(durable.DroppedDamaged) + 1
+const outcomes = int(durable.Moved) + 1
 
 // Counts is what has been counted about queue entries, each exactly once when it comes and once
 // when it goes.

@@ -177,6 +177,10 @@ func (g *script) next(m *model) op {
 		}, nil, false}
 	case x < 22:
 		return g.delay(m)
+	case x < 26 && !g.apart: // as before: only what is on disk may be moved
+		if e, found := g.pick(q); found {
+			return g.move(m, n, e)
+		}
 	case x < 50:
 		return g.append(m)
 	case x < 80:
@@ -314,6 +318,22 @@ func (g *script) append(m *model) op {
 		delete(m.Delayed, a.Delayed)
 		m.arrive(a.Publisher, a.PublisherID)
 	}, func(m *model) { m.Seq++ }, g.apart || r.IntN(3) > 0}
+}
+
+// move gives an entry to another session, which gets it behind what it has.
+func (g *script) move(m *model, n durable.SessionNumber, e modelEntry) op {
+	to := g.session(m)
+	if to == n || slices.ContainsFunc(m.Sessions[n].Outgoing, func(o durable.Outgoing) bool { return o.Seq == e.Seq }) {
+		return g.append(m)
+	}
+	a := durable.Append{Message: note(e.Text), From: n, FromSeq: e.Seq, Receivers: []durable.Receiver{{Session: to, QoS: 1, Share: "$share/g/t"}}}
+	return op{"move", func(b *bench, k durable.Token) { b.Append(a, k) }, func(m *model) {
+		m.Seq++
+		m.Sessions[n].finish(e.Seq, durable.Moved)
+		q := m.Sessions[to]
+		q.Queue = append(q.Queue, modelEntry{m.Seq, e.Text, 1})
+		q.Counts.Accepted++
+	}, nil, g.r.IntN(3) > 0}
 }
 
 // dump reads a store into a model.

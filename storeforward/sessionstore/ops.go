@@ -15,6 +15,8 @@ import (
 // was Done with it before and nothing of it was written. Without a token it goes with the next
 // commit, within a second; a Lazy one within a minute.
 //
+// With From it is the message of another queue, which it leaves in the same transaction.
+//
 // It returns 0, and answers with ErrFull, if too much waits for the disk.
 func (s *Store) Append(a durable.Append, k durable.Token) durable.Seq {
 	s.mu.Lock()
@@ -58,6 +60,11 @@ func (s *Store) Append(a durable.Append, k durable.Token) durable.Seq {
 	}
 	p.to = len(t.receivers)
 	p.live = p.to - p.from
+	if q := s.sessions[a.From]; q != nil && p.live > 0 && q.done(a.FromSeq, durable.Moved) {
+		s.sweeper.left(a.FromSeq)
+		s.touch(q)
+		t.moves = append(t.moves, move{q, a.FromSeq, uint32(a.Message.Size())})
+	}
 	p.publisher, p.publisherID = s.list(a.Publisher, a.PublisherID), a.PublisherID
 	if a.Delayed != 0 {
 		t.published = append(t.published, a.Delayed)

@@ -118,6 +118,7 @@ const (
 	receiverRetain   = 1 << 2
 	receiverIDs      = 1 << 3
 	receiverPacketID = 1 << 4
+	receiverShare    = 1 << 5
 )
 
 // receiver is a receiver of a message on its way to disk.
@@ -156,6 +157,9 @@ func appendRecord(dst []byte, key []byte, receivers []receiver, m *message.Messa
 		if r.PacketID != 0 {
 			flags |= receiverPacketID
 		}
+		if r.Share != "" {
+			flags |= receiverShare
+		}
 		dst = append(dst, flags)
 		if len(r.SubscriptionIDs) > 0 {
 			dst = binary.AppendUvarint(dst, uint64(len(r.SubscriptionIDs)))
@@ -166,14 +170,20 @@ func appendRecord(dst []byte, key []byte, receivers []receiver, m *message.Messa
 		if r.PacketID != 0 {
 			dst = binary.AppendUvarint(dst, uint64(r.PacketID))
 		}
+		if r.Share != "" {
+			dst = appendBytes(dst, r.Share)
+		}
 	}
 	dst = appendMessage(dst, m)
 	return appendChecksum(dst, from, key)
 }
 
+// someShare stands for the filter of a shared subscription where it is not wanted.
+const someShare = "$share"
+
 // receivers calls fn with each receiver entry of a record; what is left is the message. The
-// subscription identifiers are only read if ids is true.
-func (d *decoder) receivers(ids bool, fn func(r *durable.Receiver)) {
+// subscription identifiers are only read if whole is true, otherwise someShare stands for any filter.
+func (d *decoder) receivers(whole bool, fn func(r *durable.Receiver)) {
 	n := d.count()
 	var r durable.Receiver
 	for range n {
@@ -183,24 +193,30 @@ func (d *decoder) receivers(ids bool, fn func(r *durable.Receiver)) {
 			d.fail() // twice the same, or not ascending
 		}
 		flags := d.byte()
-		if flags&3 == 3 || flags>>5 != 0 {
+		if flags&3 == 3 || flags>>6 != 0 {
 			d.fail()
 		}
 		r.QoS, r.Retain = packet.QoS(flags&3), flags&receiverRetain != 0
 		if flags&receiverIDs != 0 {
 			k := d.count()
-			if ids && k > 0 {
+			if whole && k > 0 {
 				r.SubscriptionIDs = make([]uint32, 0, k)
 			}
 			for range k {
 				id := uint32(d.uint(math.MaxUint32))
-				if ids {
+				if whole {
 					r.SubscriptionIDs = append(r.SubscriptionIDs, id)
 				}
 			}
 		}
 		if flags&receiverPacketID != 0 {
 			r.PacketID = packet.ID(d.uint(math.MaxUint16))
+		}
+		if flags&receiverShare != 0 {
+			r.Share = someShare
+			if share := d.bytes(); whole {
+				r.Share = string(share)
+			}
 		}
 		if d.failed {
 			return
@@ -213,7 +229,7 @@ func (d *decoder) receivers(ids bool, fn func(r *durable.Receiver)) {
 func (d *decoder) entry(n durable.SessionNumber, s durable.Seq) (e durable.Entry, found bool, err error) {
 	d.receivers(true, func(r *durable.Receiver) {
 		if r.Session == n {
-			e.QoS, e.Retain, e.SubscriptionIDs, e.PacketID = r.QoS, r.Retain, r.SubscriptionIDs, r.PacketID
+			e.QoS, e.Retain, e.SubscriptionIDs, e.PacketID, e.Share = r.QoS, r.Retain, r.SubscriptionIDs, r.PacketID, r.Share
 			found = true
 		}
 	})

@@ -243,6 +243,9 @@ func (f *found) add(seq durable.Seq, e *durable.Receiver, size uint32) bool {
 	}
 	f.q.queue.Push(seq, size)
 	f.Pending++
+	if e.Share != "" {
+		f.Shared++
+	}
 	if seq > f.asOf && e.PacketID != 0 {
 		f.q.sent(seq, e.PacketID)
 	}

@@ -81,6 +81,21 @@ func (q *seqs) Push(s durable.Seq, size uint32) {
 	q.chunks = append(q.chunks, chunk{first: s, last: s, size: size, n: 1})
 }
 
+// Insert adds s, which is not in the set, wherever it belongs. It costs as much as the set is long.
+func (q *seqs) Insert(s durable.Seq, size uint32) {
+	old := *q
+	*q = seqs{}
+	for at, z := range old.Sizes(0) {
+		if at > s && q.Last() < s {
+			q.Push(s, size)
+		}
+		q.Push(at, z)
+	}
+	if q.Last() < s {
+		q.Push(s, size)
+	}
+}
+
 // find returns the chunk that s would be in, len(q.chunks) if it is behind all.
 func (q *seqs) find(s durable.Seq) int {
 	if len(q.chunks) > 0 && s <= q.chunks[0].last {

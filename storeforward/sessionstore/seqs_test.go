@@ -33,6 +33,10 @@ func TestSeqsAgreeWithASlice(t *testing.T) {
 				if !q.Remove(model[i]) {
 					t.Fatalf("seed %d: %d is not there", seed, model[i])
 				}
+				if r.IntN(20) == 0 {
+					q.Insert(model[i], sizes[model[i]])
+					break
+				}
 				delete(sizes, model[i])
 				model = slices.Delete(model, i, i+1)
 			}

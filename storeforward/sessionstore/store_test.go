@@ -246,12 +246,12 @@ func TestAnEntryIsWhatWasAppended(t *testing.T) {
 	c := b.commit(func(k durable.Token) {
 		b.Append(durable.Append{Message: m, Receivers: []durable.Receiver{
 			{Session: 9, QoS: 1, Retain: true, SubscriptionIDs: []uint32{3, 268_435_455}},
-			{Session: 7, QoS: 2},
+			{Session: 7, QoS: 2, Share: "$share/g/a/+"},
 		}}, k)
 	})
 	b = b.crash()
 	equal(t, "entry of 9", b.read(9, 0, 1, 1).Entries, []durable.Entry{{Seq: c.Seq, Message: m, QoS: 1, Retain: true, SubscriptionIDs: []uint32{3, 268_435_455}}})
-	equal(t, "entry of 7", b.read(7, 0, 1, 1).Entries, []durable.Entry{{Seq: c.Seq, Message: m, QoS: 2}})
+	equal(t, "entry of 7", b.read(7, 0, 1, 1).Entries, []durable.Entry{{Seq: c.Seq, Message: m, QoS: 2, Share: "$share/g/a/+"}})
 }
 
 func TestASessionRecordIsWhatWasPut(t *testing.T) {
@@ -500,4 +500,35 @@ func TestTheOldestAreDroppedWithTheCommitOfWhatTookTheirPlace(t *testing.T) {
 		t.Errorf("%d messages of %d bytes are queued, want 4 of %d", messages, bytes, r.Bytes)
 	}
 	equal(t, "queue", texts(again.read(1, 0, 10, 1<<20).Entries), []string{"0", "1", "4", "new"})
+}
+
+func TestAMovedMessageIsInOneQueue(t *testing.T) {
+	b := newStore(t)
+	b.put(1)
+	b.put(2)
+	b.add("other", 1)
+	c := b.commit(func(k durable.Token) {
+		b.Append(durable.Append{Message: note("x"), Receivers: []durable.Receiver{{Session: 1, QoS: 1, Share: "$share/g/t"}}}, k)
+	})
+	b.add("last", 1, 2)
+	before := b.crash()
+	if r := before.Sessions(); r[0].Shared != 1 || r[0].Pending != 3 || r[1].Shared != 0 || r[1].Pending != 1 {
+		t.Errorf("restored %+v before the message was moved", r)
+	}
+	// An ended session gets nothing, and then the message stays.
+	b.commit(func(k durable.Token) {
+		b.Append(durable.Append{Message: note("x"), From: 1, FromSeq: c.Seq, Receivers: receivers(1, 9)}, k)
+	})
+	equal(t, "queue 1", texts(b.read(1, 0, 10, 1<<20).Entries), []string{"other", "x", "last"})
+	b.commit(func(k durable.Token) {
+		b.Append(durable.Append{Message: note("x"), From: 1, FromSeq: c.Seq, Receivers: []durable.Receiver{{Session: 2, QoS: 1, Share: "$share/g/t"}}}, k)
+	})
+	for _, b := range []*bench{b, b.crash()} {
+		equal(t, "queue 1", texts(b.read(1, 0, 10, 1<<20).Entries), []string{"other", "last"})
+		equal(t, "queue 2", texts(b.read(2, 0, 10, 1<<20).Entries), []string{"last", "x"})
+		l, _ := b.LedgerOf(1)
+		if l.Accepted != 3 || l.Left[durable.Moved] != 1 || l.Pending != 2 {
+			t.Errorf("got ledger %+v of the queue that it has left", l)
+		}
+	}
 }

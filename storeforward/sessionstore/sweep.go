@@ -144,6 +144,20 @@ func (w *sweeper) restore(dead []uint64, garbage []durable.Seq) {
 	w.garbage = append(w.garbage, garbage...)
 }
 
+// revive takes back that a receiver is done with s, which is on disk. What may have been decided
+// because of that is decided anew.
+func (w *sweeper) revive(s durable.Seq) {
+	i := blockOf(s)
+	w.came(s, 1)
+	w.garbage = slices.DeleteFunc(w.garbage, func(g durable.Seq) bool { return g == s })
+	if k := slices.Index(w.dead, i); k >= 0 {
+		w.dead = slices.Delete(w.dead, k, k+1)
+		b := w.blocks[i]
+		b.queued = false
+		w.blocks[i] = b
+	}
+}
+
 // swept notes that this is deleted, and was there.
 func (w *sweeper) swept(dead []uint64, garbage []durable.Seq) {
 	for _, i := range dead {

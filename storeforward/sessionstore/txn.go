@@ -31,6 +31,7 @@ type txn struct {
 	receivers []receiver
 	delays    []delayed
 	published []durable.Seq // delayed messages that wait no more
+	moves     []move
 	retained  []retained
 	topics    map[string]int // in retained
 	done      []durable.Completion
@@ -63,6 +64,13 @@ type pending struct {
 type delayed struct {
 	durable.Delayed
 	publisher *session
+}
+
+// move is a message that has left the queue of a session for that of another.
+type move struct {
+	q    *session
+	seq  durable.Seq
+	size uint32
 }
 
 // retained is a message to be retained, or with an empty payload one to be removed.
@@ -359,6 +367,9 @@ func (s *Store) done(t *txn, err error) {
 		for i := len(failed) - 1; i >= 0; i-- {
 			s.revoke(failed[i])
 		}
+		for _, t := range failed { // when nothing of what has failed can delete them any more
+			s.moveBack(t)
+		}
 		for _, t := range failed {
 			for _, c := range t.done {
 				if c.Err == nil {
@@ -445,6 +456,19 @@ func (s *Store) unlist(q *session, id packet.ID) {
 	s.touch(q)
 }
 
+// moveBack puts what t has moved into the queues that it came from.
+func (s *Store) moveBack(t *txn) {
+	for _, m := range t.moves {
+		if m.q.ended {
+			continue
+		}
+		m.q.queue.Insert(m.seq, m.size)
+		m.q.ledger.Left[durable.Moved]--
+		s.sweeper.revive(m.seq)
+		s.touch(m.q)
+	}
+}
+
 // repeat hands over again what failed and is true nonetheless: the state of sessions, and the
 // retained messages nobody was told about.
 func (s *Store) repeat(failed []*txn) {
@@ -464,6 +488,7 @@ func (t *txn) reset() {
 	clear(t.appends)
 	clear(t.receivers)
 	clear(t.delays)
+	clear(t.moves)
 	clear(t.retained)
 	clear(t.topics)
 	clear(t.cursors)
@@ -473,6 +498,7 @@ func (t *txn) reset() {
 		receivers: t.receivers[:0],
 		delays:    t.delays[:0],
 		published: t.published[:0],
+		moves:     t.moves[:0],
 		retained:  t.retained[:0],
 		topics:    t.topics,
 		done:      t.done[:0],
