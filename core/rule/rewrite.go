@@ -2,6 +2,7 @@ package rule
 
 import (
 	"fmt"
+	"slices"
 	"strings"
 
 	"dunlin/core/topic"
@@ -24,18 +25,12 @@ type Rewrite struct {
 	Subscribe bool // for the filters of SUBSCRIBE and UNSUBSCRIBE
 }
 
-// reservedPrefixes are what the broker understands by itself; nothing can be rewritten to it.
-var reservedPrefixes = []string{"$SYS", "$share", "$queue", "$delayed"}
+// reservedLevels are first levels that the broker understands by itself; nothing can be rewritten to it.
+var reservedLevels = []string{"$SYS", "$share", "$queue", "$delayed"}
 
 // Reserved says whether a topic or filter begins with a level that the broker understands by itself.
 func Reserved(name string) bool {
-	first, _, _ := strings.Cut(name, "/")
-	for _, prefix := range reservedPrefixes {
-		if first == prefix {
-			return true
-		}
-	}
-	return false
+	return slices.Contains(reservedLevels, firstLevel(name))
 }
 
 // Validate reports what is wrong with a rule, and what to do about it. Apply may be called only on
@@ -69,7 +64,7 @@ func (r Rewrite) Validate() error {
 		}
 		plain[i] = "x"
 	}
-	if at := strings.IndexFunc(strings.Join(plain, "/"), func(c rune) bool { return c == '+' }); at >= 0 {
+	if strings.Contains(r.To, "+") {
 		return fmt.Errorf(`rewrite: to %q has a "+": write $1 for what the first "+" of from matched, $2 for the second`, r.To)
 	}
 	return Rule{From: r.From, To: strings.Join(plain, "/")}.Validate()
@@ -146,9 +141,11 @@ func (r Rewrite) build(captured []string, rest string, some bool) (string, bool)
 		}
 	}
 	s := b.String()
-	_, captures := capture(firstLevel(r.To))
-	if s == "" || len(s) > topic.MaxLength || s[0] == '$' && (r.To[0] != '$' || captures) {
+	if s == "" || len(s) > topic.MaxLength {
 		return "", false
+	}
+	if _, captured := capture(firstLevel(r.To)); s[0] == '$' && (r.To[0] != '$' || captured) {
+		return "", false // what the client sent has made it so
 	}
 	return s, true
 }
