@@ -1,8 +1,11 @@
 package broker
 
 import (
+	"fmt"
 	"net"
+	"os"
 	"slices"
+	"sync/atomic"
 	"testing"
 	"time"
 
@@ -150,8 +153,12 @@ func FuzzConnection(f *testing.F) {
 	})
 }
 
+// thrown counts the brokers of this process: each has a name of its own.
+var thrown atomic.Uint64
+
 func throw(t *testing.T, v packet.Version, b, pieces []byte) {
-	x := start(t, func(o *Options) { o.Limits.MaxDelay = time.Second }) // so that it never waits for room
+	// Thousands of TCP connections a second use up the ports of the machine.
+	x := startOn(t, "unix", fmt.Sprintf("@dunlin-fuzz-%d-%d", os.Getpid(), thrown.Add(1)), func(o *Options) { o.Limits.MaxDelay = time.Second }) // so that it never waits for room
 	canary, _ := x.connect(packet.V5, "canary")
 	var w *wire
 	if v == 0 {
@@ -174,7 +181,7 @@ func throw(t *testing.T, v packet.Version, b, pieces []byte) {
 		f.closes = f.version == 0
 	}
 	if f.partial {
-		w.net.(*net.TCPConn).CloseWrite()
+		w.net.(*net.UnixConn).CloseWrite()
 	}
 	var last packet.Header
 	open := func() bool { // something is not answered yet

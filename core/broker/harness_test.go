@@ -40,13 +40,19 @@ func (c fixedClock) Elapsed(s message.Stamp) time.Duration {
 
 // bench is a broker on a loopback socket.
 type bench struct {
-	t     testing.TB
-	b     *Broker
-	store *fakeStore
-	addr  string
+	t             testing.TB
+	b             *Broker
+	store         *fakeStore
+	network, addr string
 }
 
 func start(t testing.TB, change ...func(*Options)) *bench {
+	t.Helper()
+	return startOn(t, "tcp", "127.0.0.1:0", change...)
+}
+
+// startOn is start on another socket.
+func startOn(t testing.TB, network, address string, change ...func(*Options)) *bench {
 	t.Helper()
 	s := newFakeStore()
 	policy, err := access.New(access.Options{})
@@ -69,7 +75,7 @@ func start(t testing.TB, change ...func(*Options)) *bench {
 		t.Fatal(err)
 	}
 	s.c = b.Completer()
-	ln, err := net.Listen("tcp", "127.0.0.1:0")
+	ln, err := net.Listen(network, address)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -91,7 +97,7 @@ func start(t testing.TB, change ...func(*Options)) *bench {
 	if err := b.Listen(t.Context(), ln, &Listener{Name: "test", AllowAnonymous: true}); err != nil {
 		t.Fatal(err)
 	}
-	return &bench{t: t, b: b, store: s, addr: ln.Addr().String()}
+	return &bench{t: t, b: b, store: s, network: network, addr: ln.Addr().String()}
 }
 
 // wire is a raw MQTT connection of a test.
@@ -104,7 +110,7 @@ type wire struct {
 
 func (x *bench) dial(v packet.Version) *wire {
 	x.t.Helper()
-	c, err := net.Dial("tcp", x.addr)
+	c, err := net.Dial(x.network, x.addr)
 	if err != nil {
 		x.t.Fatal(err)
 	}
