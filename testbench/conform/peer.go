@@ -61,6 +61,9 @@ func (t *T) try(name string, change ...func(*packet.Connect)) *peer {
 // connect connects with success.
 func (t *T) connect(name string, change ...func(*packet.Connect)) *peer {
 	p := t.try(name, change...)
+	if p.connack.Code == packet.UnsupportedProtocolVersion && t.v == packet.V31 {
+		t.refused("MQTT 3.1")
+	}
 	if p.connack.Code != packet.Success {
 		t.failf("CONNECT is refused: %s", p.connack.Code)
 	}

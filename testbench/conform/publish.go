@@ -735,21 +735,94 @@ func bigMessagesAreDroppedAsIfSent(t *T) {
 	t.connect("s", lasting).silent()
 }
 
+// smallPacketsStaySmall has each packet that may explain itself sent twice: to a client that takes
+// anything, and to one that takes a byte less than that was. Ours leaves out the explanation then,
+// and says the rest.
 func smallPacketsStaySmall(t *T) {
-	const most = 40
-	for _, b := range [][]byte{
-		frame(0x82, "\x00\x01\x00"+str("a/#/b")+"\x00"),
-		frame(0xA2, "\x00\x02\x00"+str("never")),
-		frame(0x62, "\x00\x09"),
-		frame(0x36, ""),
+	if t.ours {
+		t.forbidden()
+	}
+	never := str("never/" + t.prefix)
+	for _, row := range []struct {
+		typ      packet.Type
+		provoked []byte // by this
+		explains bool   // ours has something to say
+	}{
+		{packet.SUBACK, frame(0x82, "\x00\x01\x00"+never+"\x00"), true},
+		{packet.UNSUBACK, frame(0xA2, "\x00\x02\x00"+never), false},
+		{packet.PUBACK, frame(0x32, never+"\x00\x03\x00x"), true},
+		{packet.PUBREC, frame(0x34, never+"\x00\x04\x00x"), true},
+		{packet.PUBREL, frame(0x50, "\x12\x34"), false},
+		{packet.PUBCOMP, frame(0x62, "\x00\x09"), false},
+		{packet.DISCONNECT, frame(0x36, str("a")), true},
 	} {
-		s := t.connect("s", func(c *packet.Connect) { c.MaximumPacketSize = most })
-		s.send(b)
-		h, body, err := s.Packet(t.ctx)
-		if err == nil && len(body)+2 > most {
-			t.failf("%s has %d bytes", h.Type, len(body)+2)
+		t.where = row.typ.String()
+		size, code, explained := t.provoke(row.typ, row.provoked, 0)
+		if t.ours && explained != row.explains {
+			t.failf("it is explained: %v", explained)
+		}
+		if !explained {
+			continue // there is nothing to leave out
+		}
+		less, same, still := t.provoke(row.typ, row.provoked, size-1)
+		if less >= size || still || same != code {
+			t.failf("%d bytes, %s, explained %v; to a client that takes anything %d bytes, %s", less, same, still, size, code)
 		}
 	}
+	t.where = "CONNACK"
+	if !t.ours {
+		return
+	}
+	refuse := func(most uint32) packet.Connack {
+		return t.try("w", will(packet.Will{Topic: []byte("never")}), func(c *packet.Connect) { c.MaximumPacketSize = most }).connack
+	}
+	if k := refuse(0); k.Code < packet.UnspecifiedError || k.Reason == nil {
+		t.failf("%s, explained %v", k.Code, k.Reason != nil)
+	}
+	if k := refuse(20); k.Code < packet.UnspecifiedError || k.Reason != nil || k.UserProperties != nil {
+		t.failf("%s, and it is explained in %q", k.Code, k.Reason)
+	}
+	t.where = ""
+}
+
+// provoke sends b as a client that takes packets up to most bytes, and returns the size of the
+// answer, its Reason Code and whether it has a Reason String or User Properties.
+func (t *T) provoke(typ packet.Type, b []byte, most int) (size int, code packet.ReasonCode, explained bool) {
+	s := t.connect("s", func(c *packet.Connect) { c.MaximumPacketSize = uint32(most) })
+	s.send(b)
+	h, body := s.next()
+	if h.Type != typ {
+		t.failf("got %s", h.Type)
+	}
+	var reason, users []byte
+	var err error
+	switch typ {
+	case packet.SUBACK, packet.UNSUBACK:
+		parse := packet.ParseSuback
+		if typ == packet.UNSUBACK {
+			parse = packet.ParseUnsuback
+		}
+		var a packet.Suback
+		a, err = parse(body, t.v)
+		if err == nil {
+			code, reason, users = a.Codes[0], a.Reason, a.UserProperties
+		}
+	case packet.DISCONNECT:
+		var d packet.Disconnect
+		d, err = packet.ParseDisconnect(body, t.v)
+		code, reason, users = d.Code, d.Reason, d.UserProperties
+	default:
+		var a packet.Ack
+		a, err = packet.ParseAck(typ, body, t.v)
+		code, reason, users = a.Code, a.Reason, a.UserProperties
+	}
+	t.must(err)
+	size = len(frame(0, string(body)))
+	if most != 0 && size > most {
+		t.failf("it has %d bytes for a client that takes %d", size, most)
+	}
+	s.Close()
+	return size, code, reason != nil || users != nil
 }
 
 // problemsAreNotExplainedUnasked looks at answers that say no. Ours explains them to who asks.
@@ -845,21 +918,28 @@ func releasesKeepTheOrder(t *T) {
 	}
 }
 
+// whatWasSentDoesNotExpire sends two messages, of which the client has released one, when they expire.
 func whatWasSentDoesNotExpire(t *T) {
 	s := t.connect("s", lasting)
 	s.subscribe(t.topic("a"), qos(2))
 	p := t.connect("p")
-	m := text(t.topic("a"), "x", 2)
-	m.HasExpiry, m.Expiry = true, 1
-	p.deliver(m)
-	got := s.message()
+	var got []packet.Publish
+	for _, payload := range []string{"1", "2"} {
+		m := text(t.topic("a"), payload, 2)
+		m.HasExpiry, m.Expiry = true, 1
+		p.deliver(m)
+		got = append(got, s.message())
+	}
 	t.pass(2)
-	s.ack(packet.PUBREC, got.ID)
-	s.acked(packet.PUBREL, got.ID)
+	s.ack(packet.PUBREC, got[0].ID)
+	s.acked(packet.PUBREL, got[0].ID)
 	s.Close()
 	s = t.connect("s", lasting)
-	s.acked(packet.PUBREL, got.ID)
-	s.ack(packet.PUBCOMP, got.ID)
+	s.acked(packet.PUBREL, got[0].ID)
+	s.ack(packet.PUBCOMP, got[0].ID)
+	if m := s.take("2"); m.ID != got[1].ID || !m.Dup {
+		t.failf("it came again with packet id %d and DUP %v", m.ID, m.Dup)
+	}
 	s.silent()
 }
 

@@ -197,7 +197,7 @@ var statements50 = []statement{
 	{id: "MQTT-3.3.2-10", says: "a client takes all aliases within its maximum", row: 32, note: aboutClients},
 
 	{id: "MQTT-3.3.4-7", says: "more PUBLISH packets in flight than the Receive Maximum close with 0x93", row: 33, check: receiveMaximumIsEnforced},
-	{id: "MQTT-4.9.0-1", says: "the quota begins at the Receive Maximum and never exceeds it", row: 33, check: receiveMaximumIsEnforced},
+	{id: "MQTT-4.9.0-1", says: "the quota begins at the Receive Maximum and never exceeds it", row: 33, check: receiveMaximumOfTheClientIsObeyed},
 	{id: "MQTT-3.3.4-8", says: "a client sends other packets whatever its quota", row: 33, note: aboutClients},
 
 	{id: "MQTT-3.3.4-9", says: "no more PUBLISH packets in flight than the client's Receive Maximum", row: 34, check: receiveMaximumOfTheClientIsObeyed},
@@ -323,7 +323,7 @@ var statements50 = []statement{
 
 	{id: "§7.1.2", says: "a server that is a client of another keeps to what that announces", row: 57, test: "uplink/mqtt.TestWhatTheServerAllowsIsObeyed"},
 	{id: "MQTT-3.1.2-20", says: "client: something is sent within the keep alive", row: 57, test: "uplink/mqtt.TestTheKeepAliveOfTheServerIsKept"},
-	{id: "MQTT-3.2.2-4", says: "client: a session that it does not have closes", row: 57, note: "the uplink is never without: its spool is its session, and a new one an empty session"},
+	{id: "MQTT-3.2.2-4", says: "client: a session that it does not have closes", row: 57, test: "uplink/mqtt.TestSessionThatWasToEndIsNotContinued"},
 	{id: "MQTT-3.2.2-5", says: "client: without Session Present it discards its own", row: 57, test: "uplink/runner.TestAServerThatLostTheSessionGetsEverything"},
 
 	{id: "§3.3.2.3 (3.1.1)", says: "clients of other versions get messages without properties", row: 58, check: propertiesAreNotForOlderClients},

@@ -133,6 +133,11 @@ var mutants = []mutant{
 		[]string{"5.0:MQTT-3.3.2-6"},
 	},
 	{
+		"explanations are not left out where they are too large", "core/broker/reasons.go",
+		"i < len(leave) && !c.takes(s)", "i < 0 && !c.takes(s)",
+		[]string{"5.0:MQTT-3.1.2-24", "5.0:MQTT-3.4.2-2", "5.0:MQTT-3.9.2-1", "5.0:MQTT-3.14.2-3"},
+	},
+	{
 		"the client's Maximum Packet Size is not looked at", "core/broker/deliver.go",
 		"if c.maxPacket != 0 && s.Len()", "if c.maxPacket > 1<<30 && s.Len()",
 		[]string{"5.0:MQTT-3.1.2-25"},
@@ -173,9 +178,79 @@ var mutants = []mutant{
 		[]string{"5.0:MQTT-4.8.2-3"},
 	},
 	{
+		"QoS 2 that was sent goes from member to member", "core/broker/publish.go",
+		`if t.share != "" && t.qos == 1 {`, `if t.share != "" {`,
+		[]string{"5.0:MQTT-4.8.2-5"},
+	},
+	{
 		"clients are sent on for good where they are not, and the reverse", "core/broker/listener.go",
 		"if r.Permanent {", "if !r.Permanent {",
 		[]string{"5.0:§4.11"},
+	},
+	{
+		"the retain flag of a will is lost", "core/broker/connect.go",
+		"p.Will.Retain,\n", "false,\n",
+		[]string{"5.0:MQTT-3.1.2-15", "3.1.1:MQTT-3.1.2-17"},
+	},
+	{
+		"every message is retained", "core/broker/publish.go",
+		"} else if pub.Retain {\n\t\tb.retain(pub)", "} else if len(pub.Payload) > 0 {\n\t\tb.retain(pub)",
+		[]string{"5.0:MQTT-3.3.1-8", "3.1.1:MQTT-3.3.1-12"},
+	},
+	{
+		"sessions last too long", "core/broker/member.go",
+		"b.watchExpiry(m, time.Duration(m.expiry)*time.Second)", "b.watchExpiry(m, time.Duration(m.expiry)*time.Hour)",
+		[]string{"5.0:MQTT-4.1.0-2"},
+	},
+	{
+		"strangers get a CONNACK", "core/broker/client.go",
+		`if c.connecting || c.pendingID != "" || fault.Code`, `if true || fault.Code`,
+		[]string{"5.0:MQTT-3.1.0-1", "3.1.1:MQTT-3.1.0-1", "3.1.1:MQTT-3.1.4-1"},
+	},
+	{
+		"clients without an identifier are all the same", "core/broker/connect.go",
+		"newClientID(), true", `"dunlin", true`,
+		[]string{"5.0:MQTT-3.2.2-16", "3.1.1:MQTT-3.1.3-6"},
+	},
+	{
+		"who breaks the protocol has no will", "core/broker/client.go",
+		"b.sendDisconnect(c, code, why)\n\tb.end(c, abnormal)", "b.sendDisconnect(c, code, why)\n\tb.end(c, normal)",
+		[]string{"5.0:MQTT-3.1.2-8", "3.1.1:MQTT-3.1.2-8"},
+	},
+	{
+		"reserved subscription options are not looked at", "core/packet/subscribe.go",
+		"case options&optionsReserved != 0:", "case options&0 != 0:",
+		[]string{"5.0:MQTT-3.8.3-5"},
+	},
+	{
+		"a password needs no user name in 3.1.1", "core/packet/connect.go",
+		"c.Version < V5:\n\t\treturn errPasswordAlone", "c.Version < V31:\n\t\treturn errPasswordAlone",
+		[]string{"3.1.1:MQTT-3.1.2-22"},
+	},
+	{
+		"a release of an unknown message is not answered", "core/broker/publishing.go",
+		"b.sendAck(c, packet.PUBCOMP, id, packet.PacketIDNotFound)", "",
+		[]string{"5.0:§3.7.2.1"},
+	},
+	{
+		"of overlapping subscriptions the last counts", "core/route/route.go",
+		"case q > m.QoS:", "case q != m.QoS:",
+		[]string{"5.0:MQTT-3.3.4-2", "3.1.1:MQTT-3.3.5-1"},
+	},
+	{
+		"what was sent expires, too", "core/broker/deliver.go",
+		"if !m.state.Begun(e.Seq) {", "if true {",
+		[]string{"5.0:MQTT-4.3.3-7"},
+	},
+	{
+		"persistent sessions that are away get nothing", "core/broker/publish.go",
+		"case m.state.Durable():\n\t\tif !b.fits(m, pub) {", "case m.state.Durable():\n\t\tif !m.online() || !b.fits(m, pub) {",
+		[]string{"5.0:MQTT-4.5.0-1", "3.1.1:MQTT-3.1.2-5"},
+	},
+	{
+		"strings may have a null character", "core/topic/topic.go",
+		"bytes.IndexByte(b, 0) >= 0", "bytes.IndexByte(b, 0) >= len(b)",
+		[]string{"5.0:MQTT-1.5.4-2", "3.1.1:MQTT-1.5.3-2"},
 	},
 	{
 		"a retained message cannot be removed", "core/retain/retain.go",
