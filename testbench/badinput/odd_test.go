@@ -42,7 +42,7 @@ var slashes = strings.Repeat("/", 65535)
 var badFilters = []string{"a+", "+a", "a/b#", "#/a", "a/#/b", "##", "a/++/b", "a/+b", slashes, slashes[:65533] + "/#"}
 
 // badShares name no share, or no filter behind it [MQTT-4.8.2-1, MQTT-4.8.2-2].
-var badShares = []string{"$share/", "$share//a", "$share/g", "$share/g/", "$share/+/a", "$share/#", "$share/#/a", "$share/g+/a", "$share/g/a+", "$share/g/a#/b", "$share/g/" + slashes[:65526]}
+var badShares = []string{"$share/", "$share//a", "$share/g", "$share/g/", "$share/+/a", "$share/#", "$share/#/a", "$share/g+/a", "$share/g/a+", "$share/g/a#/b", "$share/g/" + slashes[:65526], "$share/a#/x", "$share", "$queue", "$queue/", "$queue/a+", "$queue/#/a"}
 
 func odds() (all []odd) {
 	const v5, v311 = packet.V5, packet.V311
