@@ -27,7 +27,8 @@ import (
 // from reception on. Who may publish is decided at reception: its client may be gone when it is due.
 
 // cutDelay takes the topic of a delayed message apart. is says whether it begins with the level
-// $delayed; ok whether SECONDS is a number up to 4,294,967,295 and a topic follows.
+// $delayed; ok whether SECONDS is a number of at most ten digits, up to 4,294,967,295, and a topic
+// follows.
 func cutDelay(name []byte) (seconds uint32, rest []byte, is, ok bool) {
 	const prefix = "$delayed"
 	if len(name) < len(prefix) || string(name[:len(prefix)]) != prefix || len(name) > len(prefix) && name[len(prefix)] != '/' {
@@ -37,9 +38,12 @@ func cutDelay(name []byte) (seconds uint32, rest []byte, is, ok bool) {
 		return 0, nil, true, false
 	}
 	number, rest, _ := bytes.Cut(name[len(prefix)+1:], []byte("/"))
+	if len(number) > len("4294967295") {
+		return 0, nil, true, false
+	}
 	n := uint64(0)
 	for _, c := range number {
-		if c < '0' || c > '9' || n > math.MaxUint32 {
+		if c < '0' || c > '9' {
 			return 0, nil, true, false
 		}
 		n = 10*n + uint64(c-'0')

@@ -67,6 +67,26 @@ func odds() (all []odd) {
 		{"a will on $SYS", v5, func(c *packet.Connect) { c.HasWill, c.Will.Topic = true, []byte("$SYS/broker/version") }, nil, "CONNACK 90, closed"},
 		{"a will on $SYS, 3.1.1", v311, func(c *packet.Connect) { c.HasWill, c.Will.Topic = true, []byte("$SYS/broker/version") }, nil, "CONNACK 87, closed"},
 
+		// Topics that mean something of their own.
+		{"no local with a share", v5, nil, frame(0x82, "\x00\x01\x00"+str("$share/g/a")+"\x05"), "DISCONNECT 82, closed"}, // [MQTT-3.8.3-4]
+		{"no local with $queue", v5, nil, frame(0x82, "\x00\x01\x00"+str("$queue/a")+"\x05"), "DISCONNECT 82, closed"},
+		{"$queue without a filter", v5, nil, subscribe5("$queue/"), "SUBACK 8F"},
+		{"$queue with a filter that is none", v5, nil, subscribe5("$queue/a+"), "SUBACK 8F"},
+		{"a share of a share", v5, nil, slices.Concat(subscribe5("$share/g/$share/g/a"), publish5(0x32, "a", 1)), "SUBACK 01, PUBACK 10"},
+		{"publish to a share", v5, nil, slices.Concat(subscribe5("$share/g/a"), publish5(0x32, "$share/g/a", 1)), "SUBACK 01, PUBACK 10"},
+		{"a delay that is no number", v5, nil, publish5(0x32, "$delayed/x/a", 1), "PUBACK 90"},
+		{"a delay of nothing", v5, nil, publish5(0x32, "$delayed/1/", 1), "PUBACK 90"},
+		{"a delay alone", v5, nil, publish5(0x34, "$delayed", 1), "PUBREC 90"},
+		{"a negative delay", v5, nil, publish5(0x32, "$delayed/-1/a", 1), "PUBACK 90"},
+		{"a delay of more than 32 bits", v5, nil, publish5(0x32, "$delayed/4294967296/a", 1), "PUBACK 90"},
+		{"a delay of more than 64 bits", v5, nil, publish5(0x32, "$delayed/18446744073709551617/a", 1), "PUBACK 90"},
+		{"a delay of digits without end", v5, nil, publish5(0x32, "$delayed/"+strings.Repeat("0", 60000)+"/a", 1), "PUBACK 90"},
+		{"a delay of another script's digits", v5, nil, publish5(0x32, "$delayed/\u0661/a", 1), "PUBACK 90"},
+		{"a delay of what belongs to the broker", v5, nil, publish5(0x32, "$delayed/1/$SYS/a", 1), "PUBACK 90"},
+		{"a delay of a delay", v5, nil, publish5(0x32, "$delayed/1/$delayed/1/a", 1), "PUBACK 90"},
+		{"a delay of slashes", v5, nil, publish5(0x32, "$delayed/1/"+slashes[:65000], 1), "PUBACK 90"},
+		{"a delayed will of what belongs to the broker", v5, func(c *packet.Connect) { c.HasWill, c.Will.Topic = true, []byte("$delayed/1/$SYS/a") }, nil, "CONNACK 90, closed"},
+
 		// Client identifiers.
 		{"a client id of 257 bytes", v5, func(c *packet.Connect) { c.ClientID = bytes.Repeat([]byte("x"), 257) }, nil, "CONNACK 85, closed"},
 		{"a client id of 60,000 bytes", v5, func(c *packet.Connect) { c.ClientID = bytes.Repeat([]byte("x"), 60000) }, nil, "CONNACK 85, closed"},
@@ -110,7 +130,7 @@ func odds() (all []odd) {
 	}
 	for _, f := range badShares {
 		all = append(all,
-			odd{"SUBSCRIBE to " + f[:min(len(f), 16)], v5, nil, subscribe5(f), "SUBACK ??"},
+			odd{"SUBSCRIBE to " + f[:min(len(f), 16)], v5, nil, subscribe5(f), "SUBACK 8F"},
 			odd{"SUBSCRIBE to " + f[:min(len(f), 16)] + ", 3.1.1", v311, nil, subscribe311(f), "SUBACK 80"})
 	}
 	return all
