@@ -234,6 +234,7 @@ func limits(cfg *config.Config, files uint64) broker.Limits {
 		MaxInFlight:      cfg.Limits.MaxInFlight,
 		ReceiveMaximum:   cfg.Limits.ReceiveMaximum,
 		MaxOutput:        int(cfg.Limits.MaxOutput),
+		MaxWillBytes:     cfg.Limits.MaxWills,
 		ConnectTimeout:   cfg.Limits.ConnectTimeout,
 		MaxQueued:        cfg.Sessions.MaxQueuedMessages,
 		MaxQueuedBytes:   cfg.Sessions.MaxQueuedBytes,

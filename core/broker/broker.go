@@ -77,6 +77,7 @@ type Broker struct {
 	greeters  []*member // they await the disk for retained messages
 
 	wills     []will      // to be published at the end of the turn
+	willBytes int64       // of the wills of all sessions
 	orphans   []orphan    // to be given to others at the end of the turn
 	movements []*movement // the first is under way
 	crashed   []*member   // connected when the last process ended; until Run

@@ -322,6 +322,10 @@ func (b *Broker) enter(k *connecting) {
 		b.refuseConnect(c, k, packet.NotAuthorized, "the will topic is not allowed", nil)
 		return
 	}
+	if !b.roomForWill(m, k.will) {
+		b.refuseConnect(c, k, packet.QuotaExceeded, "the wills of all clients are as large as they may be together", nil)
+		return
+	}
 	if !c.takes(b.encodeConnack(c, b.acceptance(k))) {
 		// What it has to be told cannot be told [MQTT-3.1.2-24]. That nothing was wrong with its CONNECT
 		// but for us is what the code says (§3.2.2.2); nothing has happened to its session.
@@ -337,7 +341,7 @@ func (b *Broker) enter(k *connecting) {
 	var old *member // to be forgotten
 	if m != nil && (k.cleanStart || m.expiry == 0) {
 		if m.crashed {
-			m.will = nil // its client is back in time
+			b.setWill(m, nil) // its client is back in time
 		}
 		old, m = m, nil
 	}
@@ -354,7 +358,7 @@ func (b *Broker) enter(k *connecting) {
 	c.member = m
 	c.pendingID = ""
 	m.version, m.expiry = c.version, k.expiry
-	m.will = k.will // one that was delayed is dropped: its client is back [MQTT-3.1.3-9]
+	b.setWill(m, k.will) // one that was delayed is dropped: its client is back [MQTT-3.1.3-9]
 	b.unsetTimers(m)
 	c.grant = m.grant
 	b.subscribeAtConnect(e)

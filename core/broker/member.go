@@ -173,7 +173,7 @@ func (b *Broker) leave(c *client, h how) {
 	m.left = b.now()
 	m.state.Disconnect()
 	if h == normal || !c.accepted { // without a CONNACK it never had one
-		m.will = nil
+		b.setWill(m, nil)
 	}
 	if !m.state.Durable() || m.expiry == 0 || c.created && !c.accepted {
 		b.endSession(m)
@@ -251,7 +251,7 @@ func (b *Broker) releaseWill(m *member) {
 		return
 	}
 	w := *m.will.Message
-	m.will = nil
+	b.setWill(m, nil)
 	w.Received = b.now() // its Message Expiry Interval begins when it is published
 	b.wills = append(b.wills, will{m, &w})
 }
@@ -260,6 +260,34 @@ func (b *Broker) releaseWill(m *member) {
 type will struct {
 	m   *member
 	msg *message.Message
+}
+
+// setWill gives a session its will, nil = none. All wills are in memory: of those of clients that are
+// connected, which cost them one packet of up to maxConnect bytes, Limits.MaxWillBytes is the bound.
+func (b *Broker) setWill(m *member, w *durable.Will) {
+	b.willBytes += willSize(w) - willSize(m.will)
+	m.will = w
+}
+
+// roomForWill says whether a client may bring a will; m is its session, nil if there is none.
+func (b *Broker) roomForWill(m *member, w *durable.Will) bool {
+	if w == nil {
+		return true
+	}
+	n := b.willBytes + willSize(w)
+	if m != nil {
+		n -= willSize(m.will)
+	}
+	return n <= b.limits.MaxWillBytes
+}
+
+// willSize is about how much memory a will takes, in bytes.
+func willSize(w *durable.Will) int64 {
+	const rest = 256 // what it is made of besides
+	if w == nil {
+		return 0
+	}
+	return int64(rest + len(w.Message.Topic) + len(w.Message.Payload) + len(w.Message.Properties))
 }
 
 // publishWills publishes the wills of the turn. The records follow, so that a crash in between
@@ -313,8 +341,8 @@ func (b *Broker) restoreSession(r *durable.Restored) {
 		version:  s.Version,
 		expiry:   min(s.Expiry, b.maxExpiry()),
 		left:     s.Left,
-		will:     s.Will,
 	}
+	b.setWill(m, s.Will)
 	if s.Connected {
 		m.left = b.now() // the connection ended with the last process, when exactly nobody knows
 		m.crashed = true

@@ -93,6 +93,7 @@ type Limits struct {
 	MaxSessionExpiry     time.Duration // default 30 days; from 0xFFFFFFFF seconds on, sessions may last for ever
 	MaxRetained          int           // messages; default 100,000
 	MaxRetainedBytes     int64         // default 16 MiB
+	MaxWillBytes         int64         // of all wills; default 16 MiB
 	MaxKeepAlive         time.Duration // of MQTT 5.0 clients, which are told; default any, also none
 	TopicAliases         int           // of a connection, each way; default 16, negative = none
 	MaxDelayed           int           // messages that are to be published later; default 10,000, negative = none
@@ -136,6 +137,7 @@ func (l *Limits) setDefaults() {
 	setDefault(&l.MaxSessionExpiry, 30*24*time.Hour)
 	setDefault(&l.MaxRetained, 100_000)
 	setDefault(&l.MaxRetainedBytes, 16<<20)
+	setDefault(&l.MaxWillBytes, 16<<20)
 	setDefault(&l.MaxDelayed, 10_000)
 	setDefault(&l.MaxDelayedBytes, 16<<20)
 	setDefault(&l.MaxDelay, 7*24*time.Hour)

@@ -25,6 +25,7 @@
 //	a subscriber that never reads            TestSubscriberThatNeverReadsCostsNobodyAnything
 //	takeover storms                          TestTakeoverStormLeavesOneSession
 //	answers that nobody reads                TestAnswersThatNobodyReadsAreBounded
+//	thousands of large wills                 TestWillsAreBounded
 //	thousands of properties, filters         TestManyOfOneKindAreTakenOrRefused
 package badinput
 

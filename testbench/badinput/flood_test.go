@@ -162,3 +162,30 @@ func TestManyOfOneKindAreTakenOrRefused(t *testing.T) {
 		canary.sing(t)
 	})
 }
+
+// TestWillsAreBounded has many clients bring wills as large as they can be, which are in memory.
+func TestWillsAreBounded(t *testing.T) {
+	broker := start(t)
+	canary := newCanary(t, broker.Spec.Address)
+	canary.sing(t)
+	m := remember(t, broker)
+	refused := 0
+	for i := range 2000 {
+		raw := enter(t, broker, packet.Connect{
+			ClientID: fmt.Append(nil, "w", i), CleanStart: true,
+			HasWill: true, Will: packet.Will{Topic: []byte("w"), Payload: make([]byte, 60_000)},
+		})
+		switch code := packet.ReasonCode(expect(t, raw, packet.CONNACK)[1]); code {
+		case packet.Success:
+		case packet.QuotaExceeded:
+			refused++
+		default:
+			t.Fatalf("got %v", code)
+		}
+	}
+	if refused == 0 {
+		t.Error("none was refused")
+	}
+	canary.sing(t)
+	m.below(t, 64<<20)
+}

@@ -137,6 +137,7 @@ type Limits struct {
 	ConnectTimeout   time.Duration // from accept to a whole CONNECT
 	MaxTopicLevels   int           // levels of a Topic Name or Topic Filter
 	MaxSubscriptions int           // of one client
+	MaxWills         int64         // bytes of the wills of all clients together
 	MaxOutput        int64         // bytes that wait to be written to one client; never below MaxPacket
 	MaxKeepAlive     time.Duration // longest Keep Alive of MQTT 5.0; Never = any, also none
 	ResendAfter      time.Duration // until MQTT 3 gets again what it has not acknowledged; Never = when it connects again
@@ -224,6 +225,7 @@ func Default() *Config {
 			ConnectTimeout:      5 * time.Second,
 			MaxTopicLevels:      128,
 			MaxSubscriptions:    1000,
+			MaxWills:            16 * MiB,
 			MaxOutput:           MiB,
 			MaxKeepAlive:        Never,
 			ResendAfter:         Never,

@@ -255,6 +255,7 @@ func (d *decoder) limits(n *yaml.Node, l *Limits) {
 		field{key: "max_topic_levels", read: d.whole(&l.MaxTopicLevels, 1, math.MaxUint16)},
 		field{key: "max_subscriptions", read: d.whole(&l.MaxSubscriptions, 1, 1_000_000)},
 		field{key: "max_output", read: d.size(&l.MaxOutput, 16*KiB, GiB, false)},
+		field{key: "max_wills", read: d.size(&l.MaxWills, KiB, GiB, false)},
 		field{key: "max_keep_alive", read: d.duration(&l.MaxKeepAlive, time.Second, Never)},
 		field{key: "resend_after", read: func(n *yaml.Node) { d.resendAfter(n, &l.ResendAfter) }},
 		field{key: "topic_aliases", read: d.whole(&l.TopicAliases, 0, 1000)},
