@@ -123,7 +123,7 @@ func FuzzRewriteKeepsNamesAndFilters(f *testing.F) {
 	f.Fuzz(func(t *testing.T, from, to, filter, name string) {
 		r := rewrite(from, to)
 		if r.Validate() != nil || topic.CheckFilter([]byte(filter)) != nil || topic.CheckName([]byte(name)) != nil {
-			t.Skip()
+			return // nothing that the configuration or the broker lets in
 		}
 		newFilter, filterTaken := r.Apply(filter)
 		if filterTaken && topic.CheckFilter([]byte(newFilter)) != nil {
