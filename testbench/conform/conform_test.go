@@ -109,6 +109,9 @@ func TestEveryStatementStandsOnceAndHasATestOrAReason(t *testing.T) {
 			if have != 1 || st.says == "" {
 				t.Errorf("%s %s has %d of a check, a test and a reason, want one", s.name, st.id, have)
 			}
+			if st.note != "" && st.note != aboutClients {
+				t.Errorf("%s %s binds servers and has no test: %s", s.name, st.id, st.note)
+			}
 		}
 	}
 	report(io.Discard, nil, true)

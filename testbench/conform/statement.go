@@ -8,8 +8,8 @@ type statement struct {
 	says string // in our words
 	row  int    // of the list of features that are accepted together
 	// One of the three: check tests it; or test, a Go test of the tree ("core/broker.TestX"), since it
-	// takes a clock, a disk or a server that only a test of that package has; or note says why
-	// nothing can.
+	// takes a clock, a disk or a server that only a test of that package has; or note says why it
+	// needs none: aboutClients, or a test fails.
 	check check
 	test  string
 	note  string
