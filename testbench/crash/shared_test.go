@@ -86,7 +86,7 @@ func (g *group) join(member int) {
 func (g *group) publish(messages int) {
 	g.t.Helper()
 	for range messages {
-		if err := g.publisher.Publish(g.ctx, client.Publish{Topic: "x/y", Payload: []byte(fmt.Sprint(g.sent)), QoS: 2}); err != nil {
+		if err := g.publisher.Publish(g.ctx, client.Publish{Topic: "x/y", Payload: fmt.Append(nil, g.sent), QoS: 2}); err != nil {
 			g.t.Fatal(err)
 		}
 		g.sent++
