@@ -30,8 +30,8 @@ type Memory struct {
 // do between two waves of clients, but taking it anew costs a page fault each 4 KiB.
 const Settled = 5 * time.Second
 
-// worthGiving is what a small heap grows by between two collections, in bytes.
-const worthGiving = 4 << 20
+// worthGiving is the least that is worth a collection, in bytes.
+const worthGiving = 2 << 20
 
 // NewMemory returns a Memory that works until Stop: quiet after the last collection.
 func NewMemory(quiet time.Duration) *Memory { return newMemory(quiet, debug.FreeOSMemory, heap) }
@@ -67,8 +67,9 @@ func (m *Memory) again(freed bool) bool {
 	return !m.stopped
 }
 
-// look gives memory back if there is enough of it: more than a heap of that size needs between two
-// collections. What was freed since the last one only the next one can tell: that is part of giving.
+// look gives memory back if there is enough of it: a quarter of what is in use. After so long without
+// a collection, much of that is garbage, or it would have come to the next. What was freed since the
+// last one only the next one can tell: that is part of giving.
 func (m *Memory) look() {
 	m.mu.Lock()
 	freed := m.freed
@@ -80,7 +81,7 @@ func (m *Memory) look() {
 	m.looking.Add(1)
 	m.mu.Unlock()
 	defer m.looking.Done()
-	if size, live := m.heap(); freed || size > live+max(2*live, worthGiving) {
+	if size, live := m.heap(); freed || size > live+max(live/4, worthGiving) {
 		m.give()
 	}
 }

@@ -61,11 +61,11 @@ func TestMemoryIsGivenBackIfThereIsEnoughOfIt(t *testing.T) {
 		freed      bool
 		gives      bool
 	}{
-		{size: 5, live: 1},
-		{size: 6, live: 1, gives: true},
+		{size: 3, live: 1},
+		{size: 4, live: 1, gives: true},
 		{size: 2, live: 1, freed: true, gives: true},
-		{size: 60, live: 20}, // between two collections
-		{size: 61, live: 20, gives: true},
+		{size: 25, live: 20},
+		{size: 26, live: 20, gives: true},
 	} {
 		size, live = test.size, test.live
 		before := given
