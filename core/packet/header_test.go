@@ -167,8 +167,15 @@ func TestPaddedRemainingLengthIsRefusedIn50(t *testing.T) {
 		bytes  string
 		padded bool
 	}{
-		{"\x40\x02", false}, {"\x40\x80\x01", false}, {"\x40\x80\x80\x01", false}, {"\x40\x80\x80\x80\x01", false},
-		{"\x40\x82\x00", true}, {"\x40\xFF\x00", true}, {"\x40\x82\x80\x00", true}, {"\x40\xFF\xFF\x00", true}, {"\x40\x82\x80\x80\x00", true},
+		{"\x40\x02", false},
+		{"\x40\x80\x01", false},
+		{"\x40\x80\x80\x01", false},
+		{"\x40\x80\x80\x80\x01", false},
+		{"\x40\x82\x00", true},
+		{"\x40\xFF\x00", true},
+		{"\x40\x82\x80\x00", true},
+		{"\x40\xFF\xFF\x00", true},
+		{"\x40\x82\x80\x80\x00", true},
 		{"\x40\x82", false}, // not whole yet
 	} {
 		before, n, err := ParseHeader([]byte(tt.bytes))

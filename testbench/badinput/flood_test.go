@@ -5,6 +5,7 @@ import (
 	"fmt"
 	"net"
 	"slices"
+	"strings"
 	"testing"
 	"time"
 
@@ -142,11 +143,11 @@ func TestManyOfOneKindAreTakenOrRefused(t *testing.T) {
 		// All 512 ways to write nine levels with "+" or "a": each matches, and a message comes once.
 		var subs []packet.Subscription
 		for i := range 512 {
-			filter := ""
+			var filter strings.Builder
 			for level := range 9 {
-				filter += []string{"/a", "/+"}[i>>level&1]
+				filter.WriteString([]string{"/a", "/+"}[i>>level&1])
 			}
-			subs = append(subs, packet.Subscription{Filter: filter})
+			subs = append(subs, packet.Subscription{Filter: filter.String()})
 		}
 		if _, err := raw.Write(packet.AppendSubscribe(nil, 1, 9, subs, packet.V5)); err != nil {
 			t.Fatal(err)

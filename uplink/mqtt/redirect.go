@@ -30,7 +30,7 @@ func (o *Options) Redirected(err error) (endpoints []string, permanent bool) {
 		return nil, false
 	}
 	scheme, _, _ := strings.Cut(o.Endpoint, "://")
-	for _, s := range strings.Fields(servers) {
+	for s := range strings.FieldsSeq(servers) {
 		there := Options{Endpoint: scheme + "://" + s}
 		if _, _, err := there.address(); err == nil && len(endpoints) < maxServers {
 			endpoints = append(endpoints, there.Endpoint)
