@@ -1,0 +1,69 @@
+package load
+
+import (
+	"context"
+	"runtime"
+	"time"
+
+	"dunlin/core/packet"
+)
+
+// Scenario is a way to load a broker.
+type Scenario struct {
+	Name, Summary string
+	// Flags are the names of the options that it looks at, besides those of all.
+	Flags []string
+	// Defaults sets what differs from Defaults.
+	Defaults func(o *Options)
+	run      func(ctx context.Context, o *Options) (*Result, error)
+}
+
+// Run runs it. The Result is judged.
+func (s *Scenario) Run(ctx context.Context, o Options) (*Result, error) {
+	r, err := s.run(ctx, &o)
+	if err != nil {
+		return nil, err
+	}
+	r.Scenario = s.Name
+	r.judge()
+	return r, nil
+}
+
+// Options returns the options of s if nothing is said.
+func (s *Scenario) Options() Options {
+	o := Options{
+		Address: "127.0.0.1:1883", Version: packet.V311, Loops: max(1, runtime.NumCPU()/2),
+		Size: 128, AtOnce: 200, Burst: 1,
+		Warmup: time.Second, Measure: 5 * time.Second, Settle: 3 * time.Second, Timeout: time.Minute,
+	}
+	s.Defaults(&o)
+	return o
+}
+
+// Scenarios are all there are.
+var Scenarios = []*Scenario{
+	{
+		Name: "fanout", Summary: "few publishers, every message to each of many subscribers", run: star,
+		Flags: []string{"publishers", "subscribers", "topics", "wildcard", "window", "every", "burst"},
+		Defaults: func(o *Options) {
+			o.Publishers, o.Subscribers, o.Topics, o.Window = 10, 2000, 128, 100
+		},
+	},
+	{
+		Name: "fanin", Summary: "many publishers, few subscribers", run: star,
+		Flags: []string{"publishers", "subscribers", "topics", "wildcard", "window", "every", "burst"},
+		Defaults: func(o *Options) {
+			o.Publishers, o.Subscribers, o.Topics, o.Window, o.Burst = 2000, 1, 128, 20_000, 10
+		},
+	},
+}
+
+// Find returns the scenario of that name, nil if there is none.
+func Find(name string) *Scenario {
+	for _, s := range Scenarios {
+		if s.Name == name {
+			return s
+		}
+	}
+	return nil
+}
