@@ -155,6 +155,7 @@ func define(flags *flag.FlagSet, s *load.Scenario, o *load.Options) (file *strin
 		}
 	}
 	number("publishers", &o.Publishers, "clients that publish")
+	number("pairs", &o.Pairs, "publishers, each with a subscriber of its own")
 	number("subscribers", &o.Subscribers, "clients that subscribe")
 	number("topics", &o.Topics, "topics that the publishers go round")
 	if slices.Contains(s.Flags, "wildcard") {
@@ -163,9 +164,9 @@ func define(flags *flag.FlagSet, s *load.Scenario, o *load.Options) (file *strin
 	number("window", &o.Window, "messages in flight, of all publishers together (closed loop)")
 	duration("every", &o.Every, "open loop: each publisher sends --burst messages in this time; 0 = closed loop")
 	number("burst", &o.Burst, "messages of a publisher in each interval of an open loop")
-	number("rate", &o.Rate, "messages per second of all publishers together")
+	number("rate", &o.Rate, "messages per second of all publishers together; 0 = closed loop")
 	number("connections", &o.Connections, "clients")
-	number("messages", &o.Messages, "messages to queue for each absent subscriber")
+	number("messages", &o.Messages, "messages: to queue (offline), to each connection (idle)")
 	number("rounds", &o.Rounds, "how often the clients are cut off")
 	if slices.Contains(s.Flags, "every") {
 		flags.BoolFunc("paced", "the same as --every 1ms", func(string) error {

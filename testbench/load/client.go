@@ -41,12 +41,13 @@ type client struct {
 	carry []byte // the start of a packet whose end has not come
 	out   []byte // what the socket did not take; while there is some, it is watched for writing
 
-	sendQuota uint16 // Receive Maximum of the broker, valid from ready on
-
 	pub *publisher
 	// tracks are what it has got of the publishers from number base on; nil if it does not subscribe.
 	tracks []track
 	base   uint32
+	// stride is 0 if it gets every message of those, else it gets only one of so many: the numbers
+	// offset, offset+stride and so on.
+	stride, offset uint32
 }
 
 // publisher is the part of a client that publishes. Its fields belong to the loop of the client,
@@ -271,6 +272,8 @@ func (l *loop) leave(c *client) error {
 		l.drop(c)
 		return nil
 	}
+	l.ready--
+	l.leaving++
 	c.state = leaving
 	return l.write(c, []byte{byte(packet.DISCONNECT) << 4, 0})
 }

@@ -373,6 +373,16 @@ func (e *engine) settle(ctx context.Context, expect func(p *publisher) uint64) e
 	}
 }
 
+// gather adds up a histogram of all loops.
+func (e *engine) gather(sum *Histogram, of func(*loop) *Histogram) error {
+	var mu sync.Mutex
+	return e.each(func(l *loop) {
+		mu.Lock()
+		defer mu.Unlock()
+		sum.Add(of(l))
+	})
+}
+
 // books compares what every subscriber has got with what was sent.
 func (e *engine) books(r *Result) error {
 	var mu sync.Mutex
@@ -383,7 +393,7 @@ func (e *engine) books(r *Result) error {
 		sum.add(&l.counts)
 		for _, c := range l.clients {
 			for i := range c.tracks {
-				r.Lost += c.tracks[i].missing(e.publishers[int(c.base)+i].next)
+				r.Lost += c.tracks[i].missing(c.share(e.publishers[int(c.base)+i].next))
 			}
 		}
 		r.latency.Add(&l.latency)
@@ -399,6 +409,14 @@ func (e *engine) books(r *Result) error {
 	r.Refused, r.Broken, r.Retried, r.Stalls = sum.refused, sum.broken, sum.retried, e.stalls
 	r.Latency, r.Ack = r.latency.Percentiles(), r.acks.Percentiles()
 	return nil
+}
+
+// share returns how many of the first sent messages of a publisher c gets.
+func (c *client) share(sent uint32) uint32 {
+	if c.stride == 0 {
+		return sent
+	}
+	return (sent + c.stride - 1 - c.offset) / c.stride
 }
 
 // bySubscribers is the expectation of a publisher whose messages go to each of n.

@@ -32,6 +32,7 @@ type counts struct {
 	broken    uint64 // connections that ended while we wanted them
 	retried   uint64 // attempts to connect that failed and were made again
 	ready     int    // clients that are connected and subscribed
+	leaving   int    // clients whose DISCONNECT is sent
 	faults
 }
 
@@ -44,6 +45,7 @@ func (c *counts) add(o *counts) {
 	c.broken += o.broken
 	c.retried += o.retried
 	c.ready += o.ready
+	c.leaving += o.leaving
 	c.duplicated += o.duplicated
 	c.misordered += o.misordered
 	c.crossed += o.crossed
@@ -106,6 +108,8 @@ func (l *loop) remove(c *client) {
 	switch c.state {
 	case ready:
 		l.ready--
+	case leaving:
+		l.leaving--
 	case opening, attaching:
 		l.inProgress--
 	}
@@ -243,6 +247,9 @@ func (l *loop) broke(c *client, err error) {
 	// While many connect at once some are turned away; a client tries again.
 	l.retried++
 	if errors.Is(err, unix.ECONNREFUSED) || l.retried > uint64(10*len(l.clients)+10) {
+		if errors.Is(err, io.EOF) {
+			err = errors.New("it closes new connections (its limit of open files, or of connections?)")
+		}
 		l.engine.fail(fmt.Errorf("load: cannot connect to %v: %w", l.engine.address, err))
 		return
 	}

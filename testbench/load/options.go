@@ -35,6 +35,7 @@ type Options struct {
 	Burst int           `json:"burst,omitempty"`
 	Rate  int           `json:"rate,omitempty"` // messages per second of all publishers together
 
+	Pairs       int `json:"pairs,omitempty"`
 	Connections int `json:"connections,omitempty"`
 	Messages    int `json:"messages,omitempty"`
 	Rounds      int `json:"rounds,omitempty"`

@@ -107,7 +107,11 @@ func (l *loop) publish(c *client, first byte, body []byte, at int64, v5 bool) er
 	}
 	p := l.engine.publishers[index]
 	seq := binary.BigEndian.Uint32(payload[8:])
-	if !c.tracks[nth].accept(seq, uint32(len(p.frames)), &l.faults) {
+	nr, topics := seq, uint32(len(p.frames))
+	if c.stride > 0 {
+		nr, topics = seq/c.stride, 1
+	}
+	if !c.tracks[nth].accept(nr, topics, &l.faults) {
 		return nil
 	}
 	l.delivered++

@@ -202,6 +202,9 @@ func (o *Options) words(scenario string) string {
 		version = "5.0"
 	}
 	add("MQTT %s", version)
+	if o.Pairs > 0 {
+		add("%d pairs (QoS %d to %d)", o.Pairs, o.PubQoS, o.SubQoS)
+	}
 	if o.Connections > 0 {
 		add("%d connections", o.Connections)
 	}

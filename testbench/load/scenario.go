@@ -56,6 +56,28 @@ var Scenarios = []*Scenario{
 			o.Publishers, o.Subscribers, o.Topics, o.Window, o.Burst = 2000, 1, 128, 20_000, 10
 		},
 	},
+	{
+		Name: "pairs", Summary: "one publisher to one subscriber, many times, at a rate: latency", run: pairs,
+		Flags:    []string{"pairs", "rate", "window"},
+		Defaults: func(o *Options) { o.Pairs, o.Rate, o.Window = 100, 5000, 100 },
+	},
+	{
+		Name: "idle", Summary: "connections with one subscription each: memory", run: idle,
+		Flags:    []string{"connections", "messages"},
+		Defaults: func(o *Options) { o.Connections, o.Messages, o.Settle = 15_000, 3, 10*time.Second },
+	},
+	{
+		Name: "storm", Summary: "all clients lose their connection at once and come back", run: storm,
+		Flags:    []string{"connections", "rounds"},
+		Defaults: func(o *Options) { o.Connections, o.Rounds, o.AtOnce = 15_000, 3, 1<<20 },
+	},
+	{
+		Name: "offline", Summary: "messages for absent subscribers: queue them, then drain the queue", run: offline,
+		Flags: []string{"publishers", "subscribers", "messages", "window"},
+		Defaults: func(o *Options) {
+			o.Publishers, o.Subscribers, o.Messages, o.Window, o.PubQoS, o.SubQoS = 4, 1, 20_000, 200, 1, 1
+		},
+	},
 }
 
 // Find returns the scenario of that name, nil if there is none.

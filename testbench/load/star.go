@@ -61,6 +61,7 @@ func (e *engine) flow(ctx context.Context, expect func(*publisher) uint64) (*Res
 	}
 	e.start()
 	defer e.end()
+	defer e.clear()
 	if err := e.connect(ctx, e.clients, e.AtOnce); err != nil {
 		return nil, err
 	}
@@ -92,7 +93,6 @@ func (e *engine) flow(ctx context.Context, expect func(*publisher) uint64) (*Res
 	if err := e.books(r); err != nil {
 		return nil, err
 	}
-	e.clear()
 	return r, nil
 }
 
