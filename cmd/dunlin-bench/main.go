@@ -75,6 +75,8 @@ func command(ctx context.Context, args []string, out, diag io.Writer) error {
 	case "version", "--version":
 		_, err := fmt.Fprintln(out, "dunlin-bench", version)
 		return err
+	case "bare":
+		return bare(ctx, args[1:], out, diag)
 	default:
 		s := load.Find(name)
 		if s == nil {
@@ -97,6 +99,10 @@ Scenarios:
 		fmt.Fprintf(w, "  %-8s %s\n", s.Name, s.Summary)
 	}
 	fmt.Fprint(w, `
+Besides:
+  bare     serve a fan-out without a broker, which others are compared with
+  version  print the version
+
 "dunlin-bench SCENARIO --help" lists its options.
 `)
 }
