@@ -6,10 +6,11 @@ TOOL     := go tool -modfile=testbench/tools.mod
 FUZZTIME ?= 1m
 
 .DEFAULT_GOAL := help
-.PHONY: help run build test conform mutants check cross $(TARGETS:%=bin/%/dunlin) demo packages fuzz clean
+.PHONY: help run build test conform mutants check cross $(TARGETS:%=bin/%/dunlin) $(TARGETS:%=bin/%/dunlin-bench) \
+	bench bench-quick bench-tools demo packages fuzz clean
 
 help: ## this list
-	@sed -n 's/^\([a-z]*\):.* ## /\1\t/p' Makefile | expand -t 12
+	@sed -n 's/^\([a-z-]*\):.* ## /\1\t/p' Makefile | expand -t 12
 
 run: build ## build the broker and serve on the loopback interface, data in ./dunlin-data
 	exec bin/dunlin serve
@@ -33,14 +34,31 @@ check: ## formatting, vet, modernisation, staticcheck, cross builds
 	go fix -diff ./...
 	$(TOOL) staticcheck ./...
 	cd testbench/peers && go vet ./... && go tool -modfile=../tools.mod staticcheck ./...
+	cd testbench/bench/peers && go vet ./... && go tool -modfile=../../tools.mod staticcheck ./...
 	@$(MAKE) --no-print-directory cross
 
-cross: $(TARGETS:%=bin/%/dunlin) ## bin/TARGET/dunlin for each architecture: static, stripped, tried
+cross: $(TARGETS:%=bin/%/dunlin) $(TARGETS:%=bin/%/dunlin-bench) ## bin/TARGET/dunlin and dunlin-bench for each architecture: static, stripped, tried
 	@testbench/need.sh qemu-user-static=qemu-aarch64-static binutils=readelf
 	@testbench/cross.sh $(TARGETS)
 
 $(TARGETS:%=bin/%/dunlin): bin/%/dunlin:
 	@packaging/compile.sh $* $@
+
+$(TARGETS:%=bin/%/dunlin-bench): bin/%/dunlin-bench:
+	@packaging/compile.sh $* $@ dunlin-bench
+
+bench-tools:
+	@packaging/compile.sh host bin/dunlin
+	@packaging/compile.sh host bin/dunlin-bench dunlin-bench
+
+# BENCH has further options, such as BENCH="--only fanout --rounds 1".
+bench: bench-tools ## dunlin beside other brokers, into testbench/results (about half an hour)
+	@testbench/need.sh mosquitto
+	@cd testbench/bench/peers && CGO_ENABLED=0 go build -trimpath -o ../../../bin/peers/ ./mochi github.com/nats-io/nats-server/v2
+	@DUNLIN_BINARY=$(CURDIR)/bin/dunlin go run ./testbench/bench $(BENCH)
+
+bench-quick: bench-tools ## has the broker become slower since the last results?
+	@DUNLIN_BINARY=$(CURDIR)/bin/dunlin go run ./testbench/bench --quick $(BENCH)
 
 demo: ## cut the link and kill the gateway, and see that nothing is lost
 	@go run ./testbench/demo

@@ -1,11 +1,12 @@
 #!/bin/sh
-# usage: packaging/compile.sh TARGET FILE
+# usage: packaging/compile.sh TARGET FILE [COMMAND]
 #
-# Compiles the broker for TARGET into FILE. Every binary of Dunlin comes from here: static (no
+# Compiles the broker, or another COMMAND of cmd, for TARGET into FILE. Every binary of Dunlin comes from here: static (no
 # cgo), stripped, and the same bytes from the same commit wherever and whenever it is built.
 set -eu
 
 target=$1
+command=${3:-dunlin}
 case $2 in
 /*) file=$2 ;;
 *) file=$PWD/$2 ;;
@@ -30,4 +31,4 @@ esac
 
 CGO_ENABLED=0 exec go build -trimpath -buildvcs=false \
 	-ldflags "-s -w -buildid= -X main.version=$(packaging/version.sh)" \
-	-o "$file" ./cmd/dunlin
+	-o "$file" "./cmd/$command"

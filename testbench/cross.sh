@@ -1,8 +1,8 @@
 #!/usr/bin/env bash
 # usage: testbench/cross.sh TARGET...
 #
-# Looks at bin/TARGET/dunlin of each target: it must be static and stripped, and start under
-# qemu-user. Prints the sizes.
+# Looks at bin/TARGET/dunlin and dunlin-bench of each target: they must be static and stripped, and
+# start under qemu-user. Prints the sizes.
 set -euo pipefail
 cd "$(dirname "$0")/.."
 
@@ -21,19 +21,20 @@ emulator() { # TARGET
 
 printf '%-16s %10s  %s\n' target bytes version
 for target; do
-	file=bin/$target/dunlin
-	# A dynamic binary names its loader in the program headers; a stripped one has no .symtab.
-	headers=$(readelf -lSW "$file")
-	for header in INTERP .symtab; do
-		if grep -qw -- "$header" <<<"$headers"; then
-			echo "$file is not static and stripped: it has $header" >&2
+	for file in bin/$target/dunlin bin/$target/dunlin-bench; do
+		# A dynamic binary names its loader in the program headers; a stripped one has no .symtab.
+		headers=$(readelf -lSW "$file")
+		for header in INTERP .symtab; do
+			if grep -qw -- "$header" <<<"$headers"; then
+				echo "$file is not static and stripped: it has $header" >&2
+				exit 1
+			fi
+		done
+		read -ra emulate <<<"$(emulator "$target")"
+		if ! version=$("${emulate[@]}" "$file" version 2>&1); then
+			echo "$file version does not run under ${emulate[*]}: $version" >&2
 			exit 1
 		fi
+		printf '%-16s %10d  %s\n' "$target" "$(stat -c %s "$file")" "${version%%$'\n'*}"
 	done
-	read -ra emulate <<<"$(emulator "$target")"
-	if ! version=$("${emulate[@]}" "$file" version 2>&1); then
-		echo "$file version does not run under ${emulate[*]}: $version" >&2
-		exit 1
-	fi
-	printf '%-16s %10d  %s\n' "$target" "$(stat -c %s "$file")" "${version%%$'\n'*}"
 done

@@ -154,7 +154,11 @@ func (r *Result) Table(w io.Writer) error {
 		row("written", "%s to block devices", mib(b.Written))
 	}
 	row("generator", "%.2f CPUs", r.Generator)
-	row("lost", "%d lost, %d duplicated, %d misordered (%d crossed over from other topics)", r.Lost, r.Duplicated, r.Misordered, r.Crossed)
+	lost := "lost"
+	if r.Options.MayLose {
+		lost = "lost or still on their way"
+	}
+	row("lost", "%d %s, %d duplicated, %d misordered (%d crossed over from other topics)", r.Lost, lost, r.Duplicated, r.Misordered, r.Crossed)
 	if r.OK() {
 		row("verdict", "ok")
 	} else {
