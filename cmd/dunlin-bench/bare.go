@@ -15,7 +15,7 @@ func bare(ctx context.Context, args []string, out, diag io.Writer) error {
 	flags.SetOutput(diag)
 	connections := flags.Int("connections", 10_000, "how many it makes room for")
 	if err := flags.Parse(args); err != nil {
-		return usagef("%v", err)
+		return wrong(err)
 	}
 	address := "127.0.0.1:1883"
 	if flags.NArg() > 0 {

@@ -63,6 +63,14 @@ func (e *usageError) Error() string { return e.text + `; "dunlin-bench help" has
 
 func usagef(format string, args ...any) error { return &usageError{fmt.Sprintf(format, args...)} }
 
+// wrong makes an error of package flag one of the command line.
+func wrong(err error) error {
+	if errors.Is(err, flag.ErrHelp) {
+		return err
+	}
+	return usagef("%v", err)
+}
+
 func command(ctx context.Context, args []string, out, diag io.Writer) error {
 	if len(args) == 0 {
 		help(diag)
@@ -75,6 +83,8 @@ func command(ctx context.Context, args []string, out, diag io.Writer) error {
 	case "version", "--version":
 		_, err := fmt.Fprintln(out, "dunlin-bench", version)
 		return err
+	case "board":
+		return board(ctx, args[1:], out, diag)
 	case "bare":
 		return bare(ctx, args[1:], out, diag)
 	default:
@@ -100,6 +110,7 @@ Scenarios:
 	}
 	fmt.Fprint(w, `
 Besides:
+  board    a short series of all of them, into a file to send or to keep
   bare     serve a fan-out without a broker, which others are compared with
   version  print the version
 
@@ -114,17 +125,10 @@ func scenario(ctx context.Context, s *load.Scenario, args []string, out, diag io
 	flags.SetOutput(diag)
 	file := define(flags, s, &o)
 	if err := flags.Parse(args); err != nil {
-		if errors.Is(err, flag.ErrHelp) {
-			return err
-		}
-		return usagef("%v", err)
+		return wrong(err)
 	}
-	switch flags.NArg() {
-	case 0:
-	case 1:
-		o.Address = flags.Arg(0)
-	default:
-		return usagef("%q is too much", flags.Arg(1))
+	if err := target(flags, &o); err != nil {
+		return err
 	}
 	if terminal(diag) {
 		o.Progress = diag
@@ -206,9 +210,7 @@ func define(flags *flag.FlagSet, s *load.Scenario, o *load.Options) (file *strin
 		}
 		return nil
 	})
-	flags.StringVar(&o.Username, "user", "", "user name")
-	flags.StringVar(&o.Password, "password", os.Getenv("DUNLIN_BENCH_PASSWORD"), "password (default $DUNLIN_BENCH_PASSWORD)")
-	flags.IntVar(&o.PID, "pid", 0, "the broker's process on this machine; 0 = the one that listens there, -1 = none")
+	login(flags, o)
 	flags.IntVar(&o.Loops, "loops", o.Loops, "event loops of the generator")
 	flags.IntVar(&o.AtOnce, "at-once", o.AtOnce, "connections that each loop opens at the same time")
 	flags.BoolVar(&o.MayLose, "may-lose", o.MayLose, "lost messages are no failure")

@@ -182,7 +182,7 @@ func (s *settings) one(ctx context.Context, c *benchCase, b *broker) (f figures,
 	scenario := load.Find(c.scenario)
 	o := scenario.Options()
 	o.Address, o.PID = p.Spec.Address, p.PID()
-	o.Warmup, o.Measure, o.Progress = s.measure/3, s.measure, os.Stderr
+	o.Warmup, o.Measure = s.measure/3, s.measure
 	c.set(&o)
 	r, err := scenario.Run(ctx, o)
 	if err != nil {

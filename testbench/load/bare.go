@@ -17,8 +17,8 @@ import (
 )
 
 // Bare is the least that a fan-out can cost: a server that answers CONNECT and SUBSCRIBE, and
-// from then on copies every packet that comes from anybody to all who have subscribed, whatever
-// it is. It knows where a packet ends and nothing else: no topics, sessions, acknowledgements,
+// from then on copies every PUBLISH that comes from anybody to all who have subscribed, whatever
+// is in it. It knows where a packet ends and nothing else: no topics, sessions, acknowledgements,
 // bounds. Its cost is that of the kernel's sockets; the ratio of a broker to it is the same on
 // fast and slow machines, more or less.
 type Bare struct {
@@ -188,6 +188,9 @@ func (b *Bare) packet(c *bareConn, h packet.Header, whole, body []byte) error {
 		return b.write(c, packet.AppendSuback(nil, &answer, version))
 	case packet.DISCONNECT:
 		return io.EOF
+	}
+	if h.Type != packet.PUBLISH {
+		return nil
 	}
 	b.arena = append(b.arena, whole...)
 	if len(b.arena) >= maxArena {

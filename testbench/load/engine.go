@@ -11,16 +11,10 @@ import (
 	"sync"
 	"sync/atomic"
 	"time"
-
-	"dunlin/core/packet"
 )
 
 // tickEvery is how often the one who waits for the loops looks at them.
 const tickEvery = 5 * time.Millisecond
-
-// stallAfter is how long nothing may arrive, in a closed loop with messages in flight, until
-// those are written off.
-const stallAfter = 2 * time.Second
 
 // engine has the loops and all clients of a run.
 type engine struct {
@@ -34,7 +28,6 @@ type engine struct {
 	publishers []*publisher
 
 	publishing atomic.Bool
-	mayBreak   atomic.Bool // a connection that ends is no failure of the run
 	dialled    atomic.Uint32
 	stalls     uint64
 	line       line
@@ -284,7 +277,7 @@ func (e *engine) mark(broker *Process, fresh bool) (mark, error) {
 	return m, nil
 }
 
-// pass lets d go by. In a closed loop in which nothing arrives for stallAfter it writes off what
+// pass lets d go by. In a closed loop in which nothing arrives for Options.Stall it writes off what
 // is in flight, so that one lost message does not end the run.
 func (e *engine) pass(ctx context.Context, what string, d time.Duration) error {
 	ticker := time.NewTicker(20 * time.Millisecond)
@@ -304,7 +297,7 @@ func (e *engine) pass(ctx context.Context, what string, d time.Duration) error {
 			last, moved = seen, now()
 			continue
 		}
-		if time.Duration(now()-moved) > stallAfter {
+		if time.Duration(now()-moved) > e.Stall {
 			e.stalls++
 			moved = now()
 			if err := e.writeOff(); err != nil {
@@ -407,11 +400,12 @@ func (e *engine) books(r *Result) error {
 	if err != nil {
 		return err
 	}
+	r.Total = sum.delivered
 	if e.PubQoS > 0 {
 		r.Unacknowledged = sum.published - sum.acked
 	}
 	r.Duplicated, r.Misordered, r.Crossed, r.Foreign = sum.duplicated, sum.misordered, sum.crossed, sum.foreign
-	r.Refused, r.Broken, r.Retried, r.Stalls = sum.refused, sum.broken, sum.retried, e.stalls
+	r.Refused, r.Retried, r.Stalls = sum.refused, sum.retried, e.stalls
 	r.Latency, r.Ack = r.latency.Percentiles(), r.acks.Percentiles()
 	return nil
 }
@@ -428,6 +422,3 @@ func (c *client) share(sent uint32) uint32 {
 func bySubscribers(n int) func(*publisher) uint64 {
 	return func(*publisher) uint64 { return uint64(n) }
 }
-
-// versions are the names of the protocol versions that a run can have.
-var versions = map[string]packet.Version{"3.1.1": packet.V311, "5": packet.V5, "5.0": packet.V5}

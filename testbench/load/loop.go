@@ -29,7 +29,6 @@ type counts struct {
 	acked     uint64 // PUBACK or PUBCOMP for one of ours
 	refused   uint64 // acknowledgements with a reason code from 0x80 on
 	held      uint64 // messages that could not leave when the clock wanted it
-	broken    uint64 // connections that ended while we wanted them
 	retried   uint64 // attempts to connect that failed and were made again
 	ready     int    // clients that are connected and subscribed
 	leaving   int    // clients whose DISCONNECT is sent
@@ -42,7 +41,6 @@ func (c *counts) add(o *counts) {
 	c.acked += o.acked
 	c.refused += o.refused
 	c.held += o.held
-	c.broken += o.broken
 	c.retried += o.retried
 	c.ready += o.ready
 	c.leaving += o.leaving
@@ -238,10 +236,7 @@ func (l *loop) broke(c *client, err error) {
 		return
 	}
 	if was == ready {
-		l.broken++
-		if !l.engine.mayBreak.Load() {
-			l.engine.fail(fmt.Errorf("load: the broker has closed the connection of %s: %w", c.id, err))
-		}
+		l.engine.fail(fmt.Errorf("load: the broker has closed the connection of %s: %w", c.id, err))
 		return
 	}
 	// While many connect at once some are turned away; a client tries again.

@@ -44,6 +44,8 @@ type Options struct {
 	MayLose bool          `json:"may_lose,omitempty"` // lost messages are no reason to fail
 	Warmup  time.Duration `json:"warmup_ns,omitempty"`
 	Measure time.Duration `json:"measure_ns,omitempty"`
+	// Stall is how long nothing may arrive in a closed loop until what is in flight is written off.
+	Stall   time.Duration `json:"stall_ns,omitempty"`
 	Settle  time.Duration `json:"settle_ns,omitempty"`  // how long nothing comes until a message counts as lost
 	Timeout time.Duration `json:"timeout_ns,omitempty"` // for connecting
 

@@ -7,6 +7,8 @@ import (
 	"strings"
 	"text/tabwriter"
 	"time"
+
+	"dunlin/core/packet"
 )
 
 // Result is what came of a run.
@@ -28,13 +30,14 @@ type Result struct {
 	// what was measured.
 	Generator float64 `json:"generator_cpus"`
 
-	// These are of the whole run, and must be 0.
+	Total uint64 `json:"total"` // delivered in the whole run
+
+	// These are of the whole run, too, and must be 0.
 	Lost           uint64 `json:"lost"`
 	Duplicated     uint64 `json:"duplicated"`
 	Misordered     uint64 `json:"misordered"`
 	Foreign        uint64 `json:"foreign"`
 	Refused        uint64 `json:"refused"`
-	Broken         uint64 `json:"broken"`
 	Unacknowledged uint64 `json:"unacknowledged"`
 	Stalls         uint64 `json:"stalls"`
 	// These may be more.
@@ -108,7 +111,6 @@ func (r *Result) judge() {
 	find(r.Foreign, "deliveries are not of this run")
 	find(r.Refused, "messages were refused")
 	find(r.Unacknowledged, "messages were not acknowledged")
-	find(r.Broken, "connections were closed by the broker")
 }
 
 // OK says whether nothing was wrong.
@@ -202,7 +204,7 @@ func (o *Options) words(scenario string) string {
 	}
 	add("%s", o.Address)
 	version := "3.1.1"
-	if o.Version == versions["5"] {
+	if o.Version == packet.V5 {
 		version = "5.0"
 	}
 	add("MQTT %s", version)

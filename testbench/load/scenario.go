@@ -34,7 +34,7 @@ func (s *Scenario) Options() Options {
 	o := Options{
 		Address: "127.0.0.1:1883", Version: packet.V311, Loops: max(1, runtime.NumCPU()/2),
 		Size: 128, AtOnce: 200, Burst: 1,
-		Warmup: time.Second, Measure: 5 * time.Second, Settle: 3 * time.Second, Timeout: time.Minute,
+		Warmup: time.Second, Measure: 5 * time.Second, Settle: 3 * time.Second, Stall: 2 * time.Second, Timeout: time.Minute,
 	}
 	s.Defaults(&o)
 	return o
