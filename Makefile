@@ -7,7 +7,7 @@ FUZZTIME ?= 1m
 
 .DEFAULT_GOAL := help
 .PHONY: help run build test conform mutants check cross $(TARGETS:%=bin/%/dunlin) $(TARGETS:%=bin/%/dunlin-bench) \
-	bench bench-quick bench-tools demo packages fuzz clean
+	bench bench-quick demo packages fuzz clean
 
 help: ## this list
 	@sed -n 's/^\([a-z-]*\):.* ## /\1\t/p' Makefile | expand -t 12
@@ -15,8 +15,9 @@ help: ## this list
 run: build ## build the broker and serve on the loopback interface, data in ./dunlin-data
 	exec bin/dunlin serve
 
-build: ## bin/dunlin for this machine
+build: ## bin/dunlin and bin/dunlin-bench for this machine
 	@packaging/compile.sh host bin/dunlin
+	@packaging/compile.sh host bin/dunlin-bench dunlin-bench
 
 test: ## every test there is; logs in bin/log
 	@testbench/test.sh
@@ -47,17 +48,13 @@ $(TARGETS:%=bin/%/dunlin): bin/%/dunlin:
 $(TARGETS:%=bin/%/dunlin-bench): bin/%/dunlin-bench:
 	@packaging/compile.sh $* $@ dunlin-bench
 
-bench-tools:
-	@packaging/compile.sh host bin/dunlin
-	@packaging/compile.sh host bin/dunlin-bench dunlin-bench
-
 # BENCH has further options, such as BENCH="--only fanout --rounds 1".
-bench: bench-tools ## dunlin beside other brokers, into testbench/results (about half an hour)
+bench: build ## dunlin beside other brokers, into testbench/results (about half an hour)
 	@testbench/need.sh mosquitto
 	@cd testbench/bench/peers && CGO_ENABLED=0 go build -trimpath -o ../../../bin/peers/ ./mochi github.com/nats-io/nats-server/v2
 	@DUNLIN_BINARY=$(CURDIR)/bin/dunlin go run ./testbench/bench $(BENCH)
 
-bench-quick: bench-tools ## has the broker become slower since the last results?
+bench-quick: build ## has the broker become slower since the last results?
 	@DUNLIN_BINARY=$(CURDIR)/bin/dunlin go run ./testbench/bench --quick $(BENCH)
 
 demo: ## cut the link and kill the gateway, and see that nothing is lost

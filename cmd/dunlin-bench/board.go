@@ -33,13 +33,13 @@ func board(ctx context.Context, args []string, out, diag io.Writer) error {
 	if err != nil {
 		return err
 	}
-	if err := b.Text(out); err != nil {
-		return err
-	}
 	if err := writeTo(*name+".json", out, b.JSON); err != nil {
 		return err
 	}
 	if err := writeTo(*name+".txt", out, b.Text); err != nil {
+		return err
+	}
+	if err := b.Text(out); err != nil {
 		return err
 	}
 	if _, err := fmt.Fprintf(out, "written to %s.json and %s.txt\n", *name, *name); err != nil {

@@ -71,8 +71,14 @@ func TestALossIsStatusOne(t *testing.T) {
 
 func TestWrongUseIsStatusTwo(t *testing.T) {
 	for _, args := range [][]string{
-		nil, {"fanuot"}, {"fanout", "--pairs", "3"}, {"fanout", "--qos", "3"}, {"fanout", "--version", "6"}, {"fanout", "a:1", "b:2"},
-		{"board", "a:1", "b:2"}, {"bare", "--loops", "2"},
+		nil,
+		{"fanuot"},
+		{"fanout", "--pairs", "3"},
+		{"fanout", "--qos", "3"},
+		{"fanout", "--version", "6"},
+		{"fanout", "a:1", "b:2"},
+		{"board", "a:1", "b:2"},
+		{"bare", "--loops", "2"},
 	} {
 		var out, diag bytes.Buffer
 		if code := run(t.Context(), args, &out, &diag); code != 2 || !strings.Contains(diag.String(), "dunlin-bench: ") {

@@ -78,8 +78,17 @@ func (b *Bare) Address() netip.AddrPort { return b.listener.Addr().(*net.TCPAddr
 
 // Serve serves until ctx ends, and closes everything.
 func (b *Bare) Serve(ctx context.Context) error {
-	defer context.AfterFunc(ctx, b.poller.Wake)()
 	defer b.close()
+	woken := make(chan struct{})
+	stop := context.AfterFunc(ctx, func() { // ends at once; Serve waits for it
+		b.poller.Wake()
+		close(woken)
+	})
+	defer func() {
+		if !stop() {
+			<-woken
+		}
+	}()
 	for ctx.Err() == nil {
 		ready, _, err := b.poller.Wait(true, func() bool { return ctx.Err() == nil })
 		if err != nil {

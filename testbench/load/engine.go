@@ -50,6 +50,7 @@ func newEngine(ctx context.Context, o *Options) (*engine, error) {
 	for range max(o.Loops, 1) {
 		l, err := newLoop(e)
 		if err != nil {
+			e.end()
 			return nil, err
 		}
 		e.loops = append(e.loops, l)
@@ -114,19 +115,22 @@ func (e *engine) frame(topic string) frame {
 // share returns what part i of n gets of total.
 func share(total, n, i int) int { return total*(i+1)/n - total*i/n }
 
-// start starts the loops. Owner: the caller, who calls end; it waits for them.
+// start starts the loops. Owner: who has made the engine and calls end, which waits for them.
 func (e *engine) start() {
 	for _, l := range e.loops {
 		e.wait.Go(l.run)
 	}
 }
 
-// end closes all connections and waits for the loops.
+// end closes all connections, waits for the loops and releases what they have.
 func (e *engine) end() {
 	for _, l := range e.loops {
 		l.do(func() { l.done = true })
 	}
 	e.wait.Wait()
+	for _, l := range e.loops {
+		l.poller.Close()
+	}
 }
 
 // fail ends the run with err, if nothing else has ended it.

@@ -47,6 +47,7 @@ func idle(ctx context.Context, o *Options) (*Result, error) {
 	if err != nil {
 		return nil, err
 	}
+	defer e.end()
 	n := idleFirst + o.Connections
 	topics := make([]string, n)
 	for i := range n {
@@ -67,7 +68,6 @@ func idle(ctx context.Context, o *Options) (*Result, error) {
 		return nil, errors.New("load: idle measures the memory of the broker, whose process is not found on this machine; --pid names it")
 	}
 	e.start()
-	defer e.end()
 	defer e.clear()
 	var r *Result
 	i := new(Idle)

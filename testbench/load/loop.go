@@ -140,7 +140,6 @@ func (l *loop) queue(p *publisher) {
 
 // run turns until a function that was given to do sets done.
 func (l *loop) run() {
-	defer l.poller.Close()
 	idle := func() bool {
 		l.mu.Lock()
 		defer l.mu.Unlock()

@@ -41,6 +41,7 @@ func offline(ctx context.Context, o *Options) (*Result, error) {
 	if err != nil {
 		return nil, err
 	}
+	defer e.end()
 	topic := e.topic(0)
 	for i := range o.Subscribers {
 		c := e.client(fmt.Sprintf("s%d", i))
@@ -57,7 +58,6 @@ func offline(ctx context.Context, o *Options) (*Result, error) {
 		return nil, err
 	}
 	e.start()
-	defer e.end()
 	defer e.clear()
 
 	var empty, queued, drained mark
@@ -125,9 +125,11 @@ func (e *engine) forget(ctx context.Context, clients []*client) error {
 	if err := e.leave(ctx, clients); err != nil {
 		return err
 	}
-	if err := e.each(func(*loop) {
+	if err := e.each(func(l *loop) {
 		for _, c := range clients {
-			c.persistent, c.filters = false, nil
+			if c.loop == l {
+				c.persistent, c.filters = false, nil
+			}
 		}
 	}); err != nil {
 		return err

@@ -139,17 +139,16 @@ func ownCPU() time.Duration {
 	return time.Duration(t.Nano())
 }
 
-// RaiseFileLimit makes room for n connections besides what a process needs anyway.
+// RaiseFileLimit makes room for n connections besides what a process needs anyway, also in the
+// processes that it starts: those get the limit that this process was started with, unless it
+// sets one itself.
 func RaiseFileLimit(n int) error {
 	need := uint64(n) + 64
 	var limit unix.Rlimit
 	if err := unix.Getrlimit(unix.RLIMIT_NOFILE, &limit); err != nil {
 		return fmt.Errorf("load: limit of open files: %w", err)
 	}
-	if limit.Cur >= need {
-		return nil
-	}
-	raised := unix.Rlimit{Cur: need, Max: max(need, limit.Max)}
+	raised := unix.Rlimit{Cur: max(need, limit.Cur), Max: max(need, limit.Max)}
 	if err := unix.Setrlimit(unix.RLIMIT_NOFILE, &raised); err != nil {
 		return fmt.Errorf("load: %d connections need %d open files, and %d are allowed; run this before, as root: prlimit --nofile=%d --pid $$",
 			n, need, limit.Max, need)

@@ -50,6 +50,7 @@ func (o *Options) flow(ctx context.Context, plan func(*engine), expect func(*pub
 	if err != nil {
 		return nil, err
 	}
+	defer e.end()
 	plan(e)
 	return e.flow(ctx, expect)
 }
@@ -60,7 +61,6 @@ func (e *engine) flow(ctx context.Context, expect func(*publisher) uint64) (*Res
 		return nil, err
 	}
 	e.start()
-	defer e.end()
 	defer e.clear()
 	if err := e.connect(ctx, e.clients, e.AtOnce); err != nil {
 		return nil, err

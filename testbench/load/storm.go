@@ -41,6 +41,7 @@ func storm(ctx context.Context, o *Options) (*Result, error) {
 	if err != nil {
 		return nil, err
 	}
+	defer e.end()
 	for i := range o.Connections {
 		c := e.client(fmt.Sprintf("c%d", i))
 		c.filters, c.qos = []string{e.topic(i)}, o.SubQoS
@@ -50,7 +51,6 @@ func storm(ctx context.Context, o *Options) (*Result, error) {
 		return nil, err
 	}
 	e.start()
-	defer e.end()
 	defer e.clear()
 
 	s := new(Storm)
