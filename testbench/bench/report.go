@@ -95,10 +95,13 @@ func (m *measured) fault(broker string, faults []string) {
 	m.Faults[broker] = append(m.Faults[broker], faults...)
 }
 
-// faults returns an error if dunlin has lost, duplicated or misordered anything.
+// faults returns an error if dunlin has failed, or lost, duplicated or misordered anything.
 func (r *report) faults() error {
 	var errs []error
 	for _, m := range r.Cases {
+		if why := m.Failed["dunlin"]; why != "" {
+			errs = append(errs, fmt.Errorf("%s: %s", m.Name, why))
+		}
 		if f := m.Faults["dunlin"]; len(f) > 0 {
 			errs = append(errs, fmt.Errorf("%s: %s", m.Name, strings.Join(f, "; ")))
 		}

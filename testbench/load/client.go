@@ -180,9 +180,10 @@ func (l *loop) open(c *client) error {
 	return l.write(c, packet.AppendConnect(l.scratch[:0], &connect))
 }
 
-// portsOfAnAddress is how many connections to one port leave from one source address: a little
-// less than the range from which the kernel takes ports (net.ipv4.ip_local_port_range).
-const portsOfAnAddress = 25_000
+// portsOfAnAddress is how many connections to one port leave from one source address. The kernel
+// has 28,000 ports by itself (net.ipv4.ip_local_port_range), some machines only half of them, and
+// a port that was used a moment ago may not be free again.
+const portsOfAnAddress = 10_000
 
 func (l *loop) dial(fd int, c *client) error {
 	if err := unix.SetsockoptInt(fd, unix.IPPROTO_TCP, unix.TCP_NODELAY, 1); err != nil {

@@ -146,11 +146,15 @@ func (l *loop) run() {
 		return len(l.inbox) == 0 && len(l.other) == 0
 	}
 	for !l.done {
-		if err := l.poller.SetTimer(l.pace.wait()); err != nil {
-			l.engine.fail(err)
-			return
+		wait, due := l.pace.wait()
+		mayPark := !due && len(l.sending) == 0 && !l.mayOpen()
+		if mayPark {
+			if err := l.poller.SetTimer(wait); err != nil {
+				l.engine.fail(err)
+				return
+			}
 		}
-		ready, _, err := l.poller.Wait(len(l.sending) == 0 && !l.mayOpen(), idle)
+		ready, _, err := l.poller.Wait(mayPark, idle)
 		if err != nil {
 			l.engine.fail(err)
 			return
@@ -194,32 +198,47 @@ func (l *loop) event(ev *poll.Event) {
 	}
 }
 
+// maxReads is how often one socket is read in a turn. What a flood sends to few subscribers is
+// more than one read takes.
+const maxReads = 16
+
 // read takes what one socket has and writes what that makes it answer.
 func (l *loop) read(c *client) error {
+	for range maxReads {
+		full, err := l.readOnce(c)
+		if err != nil || !full || c.state == closed {
+			return err
+		}
+	}
+	return nil
+}
+
+// readOnce reports whether the socket may have more.
+func (l *loop) readOnce(c *client) (full bool, err error) {
 	carried := copy(l.in, c.carry)
 	n, err := poll.Read(c.fd, l.in[carried:])
 	if err != nil {
 		if errors.Is(err, syscall.EAGAIN) {
-			return nil
+			return false, nil
 		}
-		return err
+		return false, err
 	}
 	if n == 0 {
-		return io.EOF
+		return false, io.EOF
 	}
 	l.scratch = l.scratch[:0]
 	rest, err := l.packets(c, l.in[:carried+n])
 	if err != nil {
-		return err
+		return false, err
 	}
 	c.carry = append(c.carry[:0], rest...)
 	if len(c.carry) == 0 && c.tracks == nil {
 		c.carry = nil
 	}
 	if len(l.scratch) > 0 {
-		return l.write(c, l.scratch)
+		err = l.write(c, l.scratch)
 	}
-	return nil
+	return n == len(l.in)-carried, err
 }
 
 // broke handles the end of a connection that we did not want, and of one that we did.

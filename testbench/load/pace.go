@@ -5,6 +5,9 @@ import "time"
 // catchUp is how far the clock of an open loop may be behind before what was missed is left out.
 const catchUp = 100 * time.Millisecond
 
+// maxTicks is how many publishers send in one turn: between them the loop reads.
+const maxTicks = 128
+
 // pace is the clock of an open loop: each publisher of a loop is allowed burst messages every
 // interval, one publisher after the other, evenly spread.
 type pace struct {
@@ -29,12 +32,13 @@ func (p *pace) next() int64 {
 	return p.round + int64(p.interval)*int64(p.nth)/int64(len(p.publishers))
 }
 
-// wait returns how long it is until then, at least a nanosecond; 0 if the clock stands.
-func (p *pace) wait() time.Duration {
+// wait returns how long it is until then, 0 if the clock stands, and whether it is now.
+func (p *pace) wait() (d time.Duration, due bool) {
 	if p.round == 0 {
-		return 0
+		return 0, false
 	}
-	return max(time.Duration(p.next()-now()), 1)
+	d = time.Duration(p.next() - now())
+	return max(d, 0), d <= 0
 }
 
 // tick sends what the clock allows by now.
@@ -49,9 +53,9 @@ func (l *loop) tick() {
 		p.round += rounds * int64(p.interval)
 		l.held += uint64(rounds) * uint64(len(p.publishers)*p.burst)
 	}
-	for p.round != 0 {
+	for range maxTicks {
 		due := p.next()
-		if due > at {
+		if due > at || p.round == 0 {
 			return
 		}
 		one := p.publishers[p.nth]

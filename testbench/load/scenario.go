@@ -68,8 +68,10 @@ var Scenarios = []*Scenario{
 	},
 	{
 		Name: "storm", Summary: "all clients lose their connection at once and come back", run: storm,
-		Flags:    []string{"connections", "rounds"},
-		Defaults: func(o *Options) { o.Connections, o.Rounds, o.AtOnce = 15_000, 3, 1<<20 },
+		Flags: []string{"connections", "rounds"},
+		Defaults: func(o *Options) { // More at a time only wait for each other in the queue of the listener.
+			o.Connections, o.Rounds, o.AtOnce, o.Timeout = 15_000, 3, 1000, 5*time.Minute
+		},
 	},
 	{
 		Name: "offline", Summary: "messages for absent subscribers: queue them, then drain the queue", run: offline,

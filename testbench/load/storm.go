@@ -9,7 +9,7 @@ import (
 
 // Storm is how long it took until all clients had connected and subscribed.
 type Storm struct {
-	First  float64   `json:"first_s"`  // the first time, all at once
+	First  float64   `json:"first_s"`  // the first time
 	Again  []float64 `json:"again_s"`  // each time that all had lost their connection
 	Median float64   `json:"median_s"` // of Again
 	CPU    float64   `json:"broker_cpu_s"`
@@ -28,7 +28,7 @@ func (s *Storm) rows(row rower) {
 	}
 }
 
-// storm: all clients connect and subscribe at once; then, round by round, all sockets are cut and
+// storm: all clients connect and subscribe, Options.AtOnce of each loop at a time; then, round by round, all sockets are cut and
 // all come back.
 func storm(ctx context.Context, o *Options) (*Result, error) {
 	if err := o.validate(); err != nil {
