@@ -77,7 +77,7 @@ var cases = []*benchCase{
 	},
 	{
 		name:     "fanout-published",
-		words:    "10 publishers, 2000 subscribers, 128 topics, 128 B, QoS 0, open loop: each publisher a message every millisecond, as far as it goes",
+		words:    "10 publishers, 2000 subscribers, 128 topics, 128 B, QoS 0, open loop: each publisher a message every millisecond, as far as it goes; lost counts what is still on its way three seconds later",
 		scenario: "fanout", columns: flowColumns,
 		set: func(o *load.Options) { o.Every, o.Burst, o.MayLose = time.Millisecond, 1, true },
 	},
@@ -87,7 +87,7 @@ var cases = []*benchCase{
 	collect(2, 8_000),
 	{
 		name:     "fanin-published",
-		words:    "2000 publishers, 128 topics, 1 subscriber, 128 B, QoS 0, open loop: each publisher 10 messages every millisecond, as far as it goes",
+		words:    "2000 publishers, 128 topics, 1 subscriber, 128 B, QoS 0, open loop: each publisher 10 messages every millisecond, as far as it goes; lost counts what is still on its way three seconds later",
 		scenario: "fanin", columns: flowColumns,
 		set: func(o *load.Options) { o.Every, o.Burst, o.MayLose = time.Millisecond, 10, true },
 	},
