@@ -79,12 +79,13 @@ func started(ctx context.Context, dir, path string, args func(address string) []
 	})
 }
 
-// natsConf makes nats-server speak MQTT. Its own port is closed to nobody, and not used.
+// natsConf makes nats-server speak MQTT. Its own port is closed to nobody, and not used. It allows
+// a client 65,535 messages in flight and divides them among its subscriptions, which are 128 here.
 const natsConf = `
 server_name: bench
 listen: 127.0.0.1:-1
 jetstream { store_dir: %q }
-mqtt { listen: %q, max_ack_pending: 65535 }
+mqtt { listen: %q, max_ack_pending: 500 }
 `
 
 func nats(ctx context.Context, dir, bin string) (*process.Process, error) {

@@ -20,8 +20,10 @@ func sample() *measured {
 			"mosquitto": {{"cpu_us": 10}, {"cpu_us": 12}, {"cpu_us": 11}},
 		},
 		key: &benchCase{name: "sample", columns: []string{"cpu_us", "lost"}, must: []must{
-			cpu(0.2), cpu(0.05), {figure: "cpu_us", of: "mosquitto", factor: 0.05, atLeast: true},
-			{figure: "no_such", of: "mosquitto", factor: 1}, {figure: "cpu_us", of: "nats-server", factor: 1},
+			cpu(0.2), cpu(0.05),
+			{figure: "cpu_us", of: "mosquitto", factor: 0.05, atLeast: true},
+			{figure: "no_such", of: "mosquitto", factor: 1},
+			{figure: "cpu_us", of: "nats-server", factor: 1},
 		}},
 	}
 	m.note("mochi", "does not start\nand more")

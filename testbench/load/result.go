@@ -103,7 +103,7 @@ func (r *Result) judge() {
 		}
 	}
 	if !r.Options.MayLose {
-		find(r.Lost, "deliveries are lost")
+		find(r.Lost, fmt.Sprintf("deliveries are lost: not there after %v without any", r.Options.Settle))
 		find(r.Stalls, "times nothing arrived for seconds")
 	}
 	find(r.Duplicated, "deliveries are duplicates")
