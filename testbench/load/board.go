@@ -166,14 +166,14 @@ func askVersion(ctx context.Context, o *Options) (string, error) {
 	for {
 		head, err := in.Peek(2)
 		if err != nil {
-			return "", nil //nolint:nilerr // it does not say
+			return "", nil // it does not say
 		}
 		whole := make([]byte, 2+int(head[1]))
 		if head[1] >= 0x80 {
 			return "", nil // longer than any version
 		}
 		if _, err := io.ReadFull(in, whole); err != nil {
-			return "", nil //nolint:nilerr // it does not say
+			return "", nil // it does not say
 		}
 		if packet.Type(whole[0]>>4) != packet.PUBLISH {
 			continue

@@ -26,9 +26,9 @@ func small(scenario, address string) Options {
 	o.Address = address
 	o.Publishers, o.Subscribers, o.Topics, o.Window = min(o.Publishers, 4), min(o.Subscribers, 20), min(o.Topics, 8), 16
 	o.Pairs, o.Connections, o.Messages, o.Rate = min(o.Pairs, 5), min(o.Connections, 300), min(o.Messages, 2000), min(o.Rate, 500)
-	o.Warmup, o.Measure, o.Settle = 50*time.Millisecond, 200*time.Millisecond, 10*time.Second
+	o.Warmup, o.Measure, o.Settle = 50*time.Millisecond, 200*time.Millisecond, guard
 	if scenario == "idle" {
-		o.Messages = 2
+		o.Messages, o.Settle = 2, 10*time.Second // also bounds the wait for the memory to rest
 	}
 	return o
 }
