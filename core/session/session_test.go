@@ -168,3 +168,28 @@ func TestQueueInMemoryIsBoundedInBytes(t *testing.T) {
 		t.Errorf("got %v with %d bytes", o, s.bytes)
 	}
 }
+
+func TestWhatIsTakenForAnotherSessionIsGoneUntilItReturns(t *testing.T) {
+	s := New(1, Limits{Window: 3})
+	s.Connect(10)
+	for seq, qos := range []packet.QoS{1, 2} {
+		_, id := s.Offer(true)
+		s.Took(durable.Seq(seq+1), qos, id)
+	}
+	s.Took(3, 1, 0) // waits
+	if s.Take(1) {
+		t.Error("a message was taken from a session that has a connection")
+	}
+	s.Disconnect()
+	if !s.Take(1) || s.Take(2) || !s.Take(3) { // [MQTT-4.8.2-4]
+		t.Error("QoS 1 and what waits can be taken, QoS 2 that has an identifier cannot")
+	}
+	if s.Pending() != 1 || s.InFlight() != 1 {
+		t.Errorf("%d pending, %d in flight; want the one at QoS 2", s.Pending(), s.InFlight())
+	}
+	s.Returned(1)
+	s.Connect(10)
+	if after, _, ok := s.NextRead(); !ok || after != 0 || s.Pending() != 2 {
+		t.Errorf("reads behind %d (%v) with %d pending; want behind 0, and 2", after, ok, s.Pending())
+	}
+}
