@@ -74,7 +74,7 @@ var mutants = []mutant{
 	},
 	{
 		"a new connection leaves the delayed will alone", "core/broker/connect.go",
-		"b.setWill(m, k.will) // one that was delayed is dropped: its client is back [MQTT-3.1.3-9]\n\tb.unsetTimers(m)", "",
+		"b.setWill(m, k.will) // one that was delayed is dropped: its client is back [MQTT-3.1.3-9]\n\tb.unsetTimers(m)", "if k.will != nil {\n\t\tb.setWill(m, k.will)\n\t}",
 		[]string{"5.0:MQTT-3.1.3-9"},
 	},
 	{
