@@ -13,7 +13,7 @@
 //	Completer ─▶ publishing.complete ─▶ PUBACK or PUBREC, in order; QoS 2 to live receivers; outboxes
 //
 // An acknowledgement is written only after the commit of what it promises. Everything runs on
-// the goroutine of the loop; Listen, Inject, Snapshot and Shutdown may be called from any.
+// the goroutine of the loop; Listen, Inject, Disconnect, Snapshot and Shutdown may be called from any.
 package broker
 
 import (

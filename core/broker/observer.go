@@ -10,9 +10,9 @@ import (
 //
 // Its methods are called on the goroutine of the loop, in the order in which things happen. While
 // one runs, nothing else does: it must return at once and never wait, not for a lock that is held
-// for long, not for a full channel, not for Broker.Snapshot, Alive or Shutdown, which ask the loop.
-// Broker.Inject may be called; what it publishes comes in a later turn. Strings may be kept; the
-// bytes of a Publication are valid during the call only. A panic is the broker's.
+// for long, not for a full channel, not for Broker.Snapshot, Disconnect, Alive or Shutdown, which ask
+// the loop. Broker.Inject may be called; what it publishes comes in a later turn. Strings may be
+// kept; the bytes of a Publication are valid during the call only. A panic is the broker's.
 //
 // Options.Observer nil costs one comparison at each place. An observer that wants a few of the
 // calls embeds [Unobserved].
