@@ -106,16 +106,20 @@ func (p *Poller) open() error {
 // that a Wake is needed: if it says false there is work, and Wait returns. The result is
 // valid until the next Wait.
 func (p *Poller) Wait(mayPark bool, idle func() bool) (ready []Event, timer bool, err error) {
-	p.ready = p.epollWait()
-	if p.ready == 0 && mayPark {
+	// Before it parks, the runtime's poller lets p.try look whether that is needed: to look here
+	// as well would be one system call more for each time the loop has nothing to do.
+	if mayPark {
 		p.sleeping.Store(true)
-		if idle() {
-			if err := p.raw.Read(p.try); err != nil {
-				p.sleeping.Store(false)
-				return nil, false, fmt.Errorf("poll: park: %w", err)
-			}
+		if mayPark = idle(); mayPark {
+			err = p.raw.Read(p.try)
 		}
 		p.sleeping.Store(false)
+		if err != nil {
+			return nil, false, fmt.Errorf("poll: park: %w", err)
+		}
+	}
+	if !mayPark {
+		p.ready = p.epollWait()
 	}
 	p.out = p.out[:0]
 	for i := range p.ready {
