@@ -281,6 +281,8 @@ func parseURL(s string) (*url.URL, error) {
 	switch {
 	case err != nil:
 		return nil, usagef("the URL is none")
+	case u.Scheme == "":
+		return nil, usagef("the URL has nothing before its host; allowed: mqtt://, mqtts://, unix:")
 	case u.Scheme != "mqtt" && u.Scheme != "mqtts":
 		return nil, usagef("the URL begins with %.20q; allowed: mqtt://, mqtts://, unix:", u.Scheme)
 	case u.Hostname() == "":

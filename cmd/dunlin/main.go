@@ -10,7 +10,9 @@ import (
 	"fmt"
 	"io"
 	"os"
+	"regexp"
 	"strings"
+	"time"
 
 	"dunlin/cmd/dunlin/config"
 )
@@ -92,7 +94,7 @@ func overview() string {
 	for _, cmd := range commands() {
 		fmt.Fprintf(&b, "  %-9s %s\n", cmd.name, cmd.summary)
 	}
-	b.WriteString("\n\"dunlin SUBCOMMAND --help\" tells more.\n")
+	b.WriteString("\n\"dunlin SUBCOMMAND --help\" tells more, and \"dunlin help connection\" how\npub and sub connect.\n")
 	return b.String()
 }
 
@@ -143,12 +145,15 @@ func (c *call) options() *flag.FlagSet {
 // returns those others. Behind "--" there are no options.
 func (c *call) parse(fs *flag.FlagSet) (others []string, err error) {
 	args := c.args
+	if len(args) == 1 && args[0] == "-h" { // alone it cannot be the host of pub and sub
+		return nil, flag.ErrHelp
+	}
 	for {
 		if err := fs.Parse(args); err != nil {
 			if errors.Is(err, flag.ErrHelp) {
 				return nil, err
 			}
-			return nil, &usageError{err.Error()}
+			return nil, optionFault(fs, err)
 		}
 		rest := fs.Args()
 		if n := len(args) - len(rest); len(rest) == 0 || n > 0 && args[n-1] == "--" {
@@ -157,6 +162,63 @@ func (c *call) parse(fs *flag.FlagSet) (others []string, err error) {
 		others = append(others, rest[0])
 		args = rest[1:]
 	}
+}
+
+// What the flag package says of an option, with its name and value.
+var (
+	optionUnknown  = regexp.MustCompile(`^flag provided but not defined: -(.*)$`)
+	optionNoValue  = regexp.MustCompile(`^flag needs an argument: -(.*)$`)
+	optionBadValue = regexp.MustCompile(`^invalid (?:boolean )?value (".*") for (?:flag )?-(.*?): (.*)$`)
+)
+
+// optionFault says what the flag package has found wrong, with the option as our help writes it and
+// with what is allowed.
+func optionFault(fs *flag.FlagSet, err error) error {
+	text := err.Error()
+	if m := optionUnknown.FindStringSubmatch(text); m != nil {
+		return usagef("there is no option %s", dashed(m[1]))
+	}
+	if m := optionNoValue.FindStringSubmatch(text); m != nil {
+		return usagef("%s wants a value", dashed(m[1]))
+	}
+	if m := optionBadValue.FindStringSubmatch(text); m != nil {
+		value, name, reason := m[1], m[2], m[3]
+		if allowed := allowedValue(fs.Lookup(name)); allowed != "" {
+			reason = "allowed: " + allowed
+		}
+		return usagef("%s is no value of %s; %s", value, dashed(name), reason)
+	}
+	return &usageError{text}
+}
+
+// dashed is the name of an option as it is written on a command line.
+func dashed(name string) string {
+	if len(name) == 1 {
+		return "-" + name
+	}
+	return "--" + name
+}
+
+// allowedValue says what an option takes, "" if its own error says that.
+func allowedValue(f *flag.Flag) string {
+	if f == nil {
+		return ""
+	}
+	g, ok := f.Value.(flag.Getter)
+	if !ok {
+		return ""
+	}
+	switch g.Get().(type) {
+	case int:
+		return "a whole number"
+	case uint, uint64:
+		return "a whole number, 0 or more"
+	case time.Duration:
+		return "a duration such as 500ms or 2s"
+	case bool:
+		return "true, false"
+	}
+	return ""
 }
 
 // both defines an option under a short and a long name.

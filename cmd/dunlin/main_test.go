@@ -85,6 +85,7 @@ func TestHelpIsThereForEverySubcommand(t *testing.T) {
 		t.Run(cmd.name, func(t *testing.T) {
 			dunlin(t, "", cmd.name, "--help").check(t, 0, cmd.help, "")
 			dunlin(t, "", "help", cmd.name).check(t, 0, cmd.help, "")
+			dunlin(t, "", cmd.name, "-h").check(t, 0, cmd.help, "")
 			if !strings.HasPrefix(cmd.help, "Usage: dunlin "+cmd.name) {
 				t.Errorf("the help begins with %.40q", cmd.help)
 			}
@@ -129,7 +130,7 @@ func TestHelpNamesEveryOption(t *testing.T) {
 					continue
 				}
 				r := dunlin(t, "", cmd.name, name)
-				if strings.Contains(r.errors, "not defined") {
+				if strings.Contains(r.errors, "there is no option") {
 					t.Errorf("dunlin %s does not know its %s", cmd.name, name)
 				}
 			}
@@ -148,8 +149,8 @@ func TestCommandLineThatMakesNoSenseIsRefused(t *testing.T) {
 	}{
 		{"nothing", nil, "Dunlin is an MQTT broker for edge gateways.…  serve     run the broker\n…"},
 		{"unknown subcommand", []string{"publish"}, "dunlin: there is no subcommand \"publish\"\n\nDunlin is…"},
-		{"unknown option", []string{"serve", "--port", "1"}, usage("serve", "flag provided but not defined: -port")},
-		{"option without its value", []string{"serve", "--config"}, usage("serve", "flag needs an argument: -config")},
+		{"unknown option", []string{"serve", "--port", "1"}, usage("serve", "there is no option --port")},
+		{"option without its value", []string{"serve", "--config"}, usage("serve", "--config wants a value")},
 		{"file without its option", []string{"serve", "dunlin.yaml"}, usage("serve", `"dunlin.yaml" is not an option; a file goes behind --config`)},
 		{"check without a file", []string{"check"}, usage("check", "wants one file, got 0")},
 		{"check with two files", []string{"check", "a", "b"}, usage("check", "wants one file, got 2")},
@@ -162,7 +163,11 @@ func TestCommandLineThatMakesNoSenseIsRefused(t *testing.T) {
 		{"pub of two messages", []string{"pub", "-t", "a", "-m", "", "-n"}, usage("pub", "wants exactly one of -m, -f, -s, -l and -n, got 2")},
 		{"pub with words left", []string{"pub", "-t", "a", "-m", "hello", "world"}, usage("pub", `"world" is not an option; a message goes behind -m`)},
 		{"QoS 3", []string{"pub", "-t", "a", "-m", "x", "-q", "3"}, usage("pub", "there is no QoS 3; allowed: 0, 1, 2")},
-		{"QoS in words", []string{"pub", "-t", "a", "-m", "x", "-q", "high"}, usage("pub", `invalid value "high" for flag -q: parse error`)},
+		{"QoS in words", []string{"pub", "-t", "a", "-m", "x", "-q", "high"}, usage("pub", `"high" is no value of -q; allowed: a whole number`)},
+		{"expiry below 0", []string{"pub", "-t", "a", "-m", "x", "--expiry", "-1"}, usage("pub", `"-1" is no value of --expiry; allowed: a whole number, 0 or more`)},
+		{"interval without a unit", []string{"pub", "-t", "a", "-m", "x", "--interval", "5"}, usage("pub", `"5" is no value of --interval; allowed: a duration such as 500ms or 2s`)},
+		{"retain with a word", []string{"pub", "-t", "a", "-m", "x", "--retain=maybe"}, usage("pub", `"maybe" is no value of --retain; allowed: true, false`)},
+		{"host without its value", []string{"sub", "-t", "a", "-h"}, usage("sub", "-h wants a value")},
 		{"version 4", []string{"pub", "-t", "a", "-m", "x", "-V", "4"}, usage("pub", `"4" is no version that it speaks; allowed: 5, 311, 31`)},
 		{"port out of range", []string{"pub", "-t", "a", "-m", "x", "-p", "70000"}, usage("pub", "the port 70000 is out of range; allowed: 1 to 65535")},
 		{"negative timeout", []string{"pub", "-t", "a", "-m", "x", "-W", "-1"}, usage("pub", "a timeout of -1 is out of range; allowed: 0 or more seconds")},
@@ -177,6 +182,7 @@ func TestCommandLineThatMakesNoSenseIsRefused(t *testing.T) {
 		{"expiry in 3.1.1", []string{"sub", "-t", "a", "-c", "-i", "x", "-x", "1", "-V", "311"}, usage("sub", "-x needs MQTT 5.0; before that a session with -c has no end")},
 		{"expiry out of range", []string{"sub", "-t", "a", "-i", "x", "-x", "4294967296"}, usage("sub", "a session expiry of 4294967296 is out of range; allowed: 0 to 4294967295")},
 		{"URL of something else", []string{"sub", "-t", "a", "-L", "http://h"}, usage("sub", `the URL begins with "http"; allowed: mqtt://, mqtts://, unix:`)},
+		{"URL without a scheme", []string{"sub", "-t", "a", "-L", "localhost"}, usage("sub", `the URL has nothing before its host; allowed: mqtt://, mqtts://, unix:`)},
 		{"URL with a secret and a fault", []string{"sub", "-t", "a", "-L", "mqtt://u:secret@h:x"}, usage("sub", `the URL is none: invalid port ":x" after host`)},
 		{"URL and host", []string{"sub", "-t", "a", "-L", "mqtt://h", "-h", "h"}, usage("sub", "-L says where the broker is; -h and -p do not go with it")},
 		{"URL and topic", []string{"pub", "-t", "a", "-L", "mqtt://h/b", "-m", "x"}, usage("pub", "the topic is in the URL and behind -t")},
@@ -184,7 +190,7 @@ func TestCommandLineThatMakesNoSenseIsRefused(t *testing.T) {
 		{"TLS on a unix socket", []string{"pub", "-t", "a", "-L", "unix:/s", "-m", "x", "--tls"}, usage("pub", "there is no TLS on a unix socket")},
 		{"certificate without its key", []string{"pub", "-t", "a", "-m", "x", "--cert", "c"}, usage("pub", "--cert and --key go together")},
 		{"trust in some and in everybody", []string{"pub", "-t", "a", "-m", "x", "--ca", "c", "--insecure"}, usage("pub", "--ca says whom to trust, --insecure trusts everybody")},
-		{"property without a value", []string{"pub", "-t", "a", "-m", "x", "--property", "k"}, usage("pub", `invalid value "k" for flag -property: it must be NAME=VALUE`)},
+		{"property without a value", []string{"pub", "-t", "a", "-m", "x", "--property", "k"}, usage("pub", `"k" is no value of --property; it must be NAME=VALUE`)},
 		{"property in 3.1.1", []string{"pub", "-t", "a", "-m", "x", "-V", "311", "--property", "k=v"}, usage("pub", "--property needs MQTT 5.0")},
 		{"property of the will in 3.1.1", []string{"pub", "-t", "a", "-m", "x", "-V", "311", "--will-topic", "w", "--will-expiry", "1"}, usage("pub", "--will-expiry needs MQTT 5.0")},
 		{"property without a will", []string{"pub", "-t", "a", "-m", "x", "--will-expiry", "1"}, usage("pub", "a will needs --will-topic")},

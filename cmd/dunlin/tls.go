@@ -84,7 +84,7 @@ func adviseTLS(err error, c *tls.Config) error {
 	said, ok := errors.AsType[*net.OpError](err)
 	ended := ok && said.Op == "remote error" || errors.Is(err, io.EOF) || errors.Is(err, syscall.ECONNRESET) || errors.Is(err, syscall.EPIPE)
 	if ended && len(c.Certificates) == 0 {
-		return fmt.Errorf("%w; if the broker wants a certificate of its clients: --cert and --key", err)
+		return fmt.Errorf("%w; the broker may expect no TLS on that port, or a certificate of its clients: --cert and --key", err)
 	}
 	return err
 }

@@ -106,11 +106,11 @@ func TestMessagesGoThroughTLS(t *testing.T) {
 		{"authority that did not sign it", join(name, cert, []string{"--ca", other.path("ca.pem")}), 1, noVerify + "certificate signed by unknown authority…; --ca FILE says whom else to trust\n"},
 		{"authorities of this machine", join(name, cert, []string{"--tls"}), 1, noVerify + "certificate signed by unknown authority…"},
 		{"name that is not in it", join(ca, cert), 1, noVerify + "cannot validate certificate for 127.0.0.1…; --server-name NAME says which name to expect\n"},
-		{"no client certificate", join(ca, name), 1, "dunlin pub: …; if the broker wants a certificate of its clients: --cert and --key\n"},
+		{"no client certificate", join(ca, name), 1, "dunlin pub: …; the broker may expect no TLS on that port, or a certificate of its clients: --cert and --key\n"},
 		{"file that is not there", join(name, cert, []string{"--ca", "/nowhere/ca.pem"}), 1, "dunlin pub: --ca: open /nowhere/ca.pem: no such file or directory\n"},
 		{"file that is no certificate", join(name, cert, []string{"--ca", a.path("ca.key")}), 1, "dunlin pub: --ca: " + a.path("ca.key") + " has no certificate; it must be PEM\n"},
 		{"key of another certificate", join(ca, name, []string{"--cert", a.path("client.pem"), "--key", a.path("server.key")}), 1, "dunlin pub: --cert, --key: tls: private key does not match public key\n"},
-		{"no TLS at the broker", join(plain, ca), 1, noTLS + "…"},
+		{"no TLS at the broker", join(plain, ca), 1, noTLS + "…; the broker may expect no TLS on that port…"},
 	} {
 		t.Run(tt.name, func(t *testing.T) {
 			at := []string{"-h", host, "-p", port, "-W", "30"}
