@@ -4,7 +4,11 @@ import "dunlin/core/packet"
 
 // acks are the PUBACKs and PUBRECs that a connection is owed, in the order of the PUBLISH
 // packets [MQTT-4.6.0-2, MQTT-4.6.0-3]: one that is ready waits for those before it.
-type acks struct {
+//
+// Most connections never send a PUBLISH that is answered, so it is all behind a pointer.
+type acks struct{ *answers }
+
+type answers struct {
 	first uint64 // number of owed[head]
 	head  int
 	owed  []ack
@@ -23,6 +27,9 @@ const idleAcks = 4
 
 // add notes that a PUBLISH will have to be answered and returns the number of the answer.
 func (a *acks) add(id packet.ID, qos packet.QoS) uint64 {
+	if a.answers == nil {
+		a.answers = new(answers)
+	}
 	if a.head > 0 && len(a.owed) == cap(a.owed) {
 		a.owed = a.owed[:copy(a.owed, a.owed[a.head:])]
 		a.head = 0
@@ -62,4 +69,17 @@ func (a *acks) next() (ack, bool) {
 }
 
 // len is how many PUBLISH packets wait for their answer.
-func (a *acks) len() int { return len(a.owed) - a.head }
+func (a *acks) len() int {
+	if a.answers == nil {
+		return 0
+	}
+	return len(a.owed) - a.head
+}
+
+// pubacks is how many of them wait for a PUBACK.
+func (a *acks) pubacks() int {
+	if a.answers == nil {
+		return 0
+	}
+	return a.qos1
+}

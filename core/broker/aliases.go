@@ -9,9 +9,9 @@ import (
 // Topic Aliases (MQTT5 §3.3.2.3.4) belong to a connection and to a direction, so they are never in
 // a session or in the store: what leaves these functions has its whole topic.
 
-// received are the aliases that a client has given: the topic of alias n is received[n-1], "" if
+// received are the aliases that a client has given: the topic of alias n is topics[n-1], "" if
 // it has none yet.
-type received []string
+type received struct{ topics []string }
 
 // refusedTopic stands in for a topic that is too long to be kept and is refused wherever its alias
 // is used.
@@ -24,22 +24,26 @@ func (c *client) resolve(p *packet.Publish) error {
 	if n == 0 || n > limits.TopicAliases { // [MQTT-3.3.2-8], [MQTT-3.3.2-9], §3.3.2.3.4
 		return &packet.Error{Code: packet.TopicAliasInvalid, Detail: "topic alias is 0 or above the topic alias maximum"}
 	}
+	if c.received == nil {
+		c.received = new(received)
+	}
+	r := c.received
 	if len(p.Topic) == 0 {
-		if n > len(c.received) || c.received[n-1] == "" {
+		if n > len(r.topics) || r.topics[n-1] == "" {
 			return protocolError("topic alias has no topic yet") // §3.3.2.3.4
 		}
-		name := c.received[n-1]
+		name := r.topics[n-1]
 		p.Topic = unsafe.Slice(unsafe.StringData(name), len(name)) // only read
 		return nil
 	}
-	if n > len(c.received) {
-		c.received = append(c.received, make(received, n-len(c.received))...)
+	if n > len(r.topics) {
+		r.topics = append(r.topics, make([]string, n-len(r.topics))...)
 	}
 	switch {
 	case len(p.Topic) > limits.MaxTopic:
-		c.received[n-1] = refusedTopic
-	case c.received[n-1] != string(p.Topic):
-		c.received[n-1] = string(p.Topic)
+		r.topics[n-1] = refusedTopic
+	case r.topics[n-1] != string(p.Topic):
+		r.topics[n-1] = string(p.Topic)
 	}
 	return nil
 }

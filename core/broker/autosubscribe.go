@@ -16,7 +16,7 @@ func (b *Broker) subscribeAtConnect(e *entering) {
 	m := e.m
 	for i := range b.autoSubscribe {
 		a := &b.autoSubscribe[i]
-		filter, ok := a.Topic.Fill(m.identity.User, m.clientID)
+		filter, ok := a.Topic.Fill(m.user, m.clientID)
 		if !ok {
 			b.leftOut(m, "", "its client identifier or user name cannot stand in the topic")
 			continue
@@ -59,8 +59,8 @@ func (b *Broker) subscribeAtConnect(e *entering) {
 // are not meant for, at level debug only.
 func (b *Broker) leftOut(m *member, filter, why string) {
 	level := slog.LevelInfo
-	if m.identity.Anonymous {
+	if m.anonymous {
 		level = slog.LevelDebug
 	}
-	b.log.Log(context.Background(), level, "automatic subscription left out", "client_id", m.clientID, "user", m.identity.User, "topic", filter, "reason", why)
+	b.log.Log(context.Background(), level, "automatic subscription left out", "client_id", m.clientID, "user", m.user, "topic", filter, "reason", why)
 }

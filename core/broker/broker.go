@@ -34,6 +34,7 @@ import (
 	"dunlin/core/retain"
 	"dunlin/core/route"
 	"dunlin/core/rule"
+	"dunlin/core/session"
 )
 
 // Broker is an MQTT broker on one event loop.
@@ -44,6 +45,8 @@ type Broker struct {
 	clock  Clock
 	limits Limits
 	log    *slog.Logger
+
+	durableLimits, transientLimits *session.Limits
 
 	rewrites      rule.Rewrites
 	autoSubscribe []AutoSubscription
@@ -138,6 +141,7 @@ func New(o Options) (*Broker, error) {
 		stamped: -1,
 		faults:  failures{what: "the store fails"},
 	}
+	b.durableLimits, b.transientLimits = sessionLimits(&b.limits)
 	b.sweep.b = b
 	b.delayed.b = b
 	b.sys = newSys(b, o)

@@ -5,21 +5,15 @@ import (
 	"log/slog"
 	"time"
 
-	"dunlin/core/access"
 	"dunlin/core/conn"
 	"dunlin/core/loop"
 	"dunlin/core/packet"
 )
 
-// client is one connection: what ends with it.
+// client is one connection: what ends with it. There are thousands that do nothing, so what only
+// some need is behind a pointer.
 type client struct {
 	loop.Place // of its timer
-	b          *Broker
-	conn       *conn.Conn
-	listener   *Listener
-	member     *member       // nil until CONNECT is accepted
-	seen       time.Duration // when its last packet came
-
 	version    packet.Version
 	connecting bool // a CONNECT waits for authentication or its commit
 	accepted   bool // CONNACK was sent
@@ -31,19 +25,23 @@ type client struct {
 	slow       bool   // that has ever been so
 	choked     bool   // reading rests until its output has gone
 	noProblems bool   // Request Problem Information is 0
+	ending     Ending // why it ended, or is about to
+	keepAlive  uint16 // seconds as granted, 0 = none
 	maxPacket  uint32 // the client's Maximum Packet Size, 0 = no limit
 	held       int32  // bytes of messages whose acknowledgement it is owed
 	carried    int32  // QoS 2 messages of the client that were under way when it connected
-	unsent     int    // bytes of output when that was looked at last, while choked
-	keepAlive  time.Duration
+	unsent     int32  // bytes of output when that was looked at last, while choked
+	b          *Broker
+	conn       *conn.Conn
+	listener   *Listener
+	member     *member       // nil until CONNECT is accepted
+	seen       time.Duration // when its last packet came
 	acks       acks
-	received   received // topic aliases
-	given      *given   // topic aliases
-	pendingID  string   // client identifier of a CONNECT that waits
-	grant      *access.Grant
-	resend     *resend // nil = nothing is sent again
-	ending     Ending  // why it ended, or is about to
-	remote     string  // address, once somebody wanted it
+	received   *received // topic aliases; nil = the client has given none
+	given      *given    // topic aliases; nil = it takes none
+	resend     *resend   // nil = nothing is sent again
+	pendingID  string    // client identifier of a CONNECT that waits
+	remote     string    // address, once somebody wanted it
 }
 
 // how a connection ends.
@@ -105,7 +103,7 @@ func (c *client) reportDenied(what, topic string) {
 	}
 	c.denied = true
 	if c.b.log.Enabled(context.Background(), level) {
-		c.b.log.Log(context.Background(), level, what, "client_id", c.id(), "user", c.member.identity.User,
+		c.b.log.Log(context.Background(), level, what, "client_id", c.id(), "user", c.member.user,
 			"remote", c.conn.Remote(), "listener", c.listener.Name, "topic", topic)
 	}
 }
@@ -148,20 +146,26 @@ func (c *client) Fire(now time.Duration) time.Duration {
 		return deadline
 	}
 	if c.choked {
-		if n := c.conn.Unsent(); n < c.unsent {
+		if n := int32(c.conn.Unsent()); n < c.unsent {
 			c.unsent = n
-			return now + c.keepAlive // it takes its output, slowly
+			return now + c.interval() // it takes its output, slowly
 		}
 	} else if c.conn.Waiting() {
-		return now + c.keepAlive // it is we who are late
+		return now + c.interval() // it is we who are late
 	}
-	c.b.log.Info("client was silent for too long", "client_id", c.id(), "keep_alive", c.keepAlive)
+	c.b.log.Info("client was silent for too long", "client_id", c.id(), "keep_alive", c.interval())
 	c.b.disconnect(c, packet.KeepAliveTimeout, "nothing came for one and a half times the keep alive")
 	return 0
 }
 
+// interval is the time in which the client sends at least one packet, 0 = it need not.
+func (c *client) interval() time.Duration { return time.Duration(c.keepAlive) * time.Second }
+
+// silence is how long it may send nothing [MQTT-3.1.2-22].
+func (c *client) silence() time.Duration { return c.interval() + c.interval()/2 }
+
 // deadline is when the client has been silent for too long.
-func (c *client) deadline() time.Duration { return c.seen + c.keepAlive + c.keepAlive/2 }
+func (c *client) deadline() time.Duration { return c.seen + c.silence() }
 
 // refuse answers a packet that the specification forbids, and closes (MQTT5 §4.13).
 func (b *Broker) refuse(c *client, fault *packet.Error) {

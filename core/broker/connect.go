@@ -313,7 +313,7 @@ func (b *Broker) refuseStopping(c *client, k *connecting) {
 func (b *Broker) enter(k *connecting) {
 	c := k.c
 	m := b.members[k.clientID]
-	if m != nil && m.identity != k.identity {
+	if m != nil && m.identity() != k.identity {
 		// Somebody else's client identifier gives nobody the session behind it.
 		b.refuseConnect(c, k, packet.NotAuthorized, "the client identifier belongs to a session of another user", nil)
 		return
@@ -359,10 +359,9 @@ func (b *Broker) enter(k *connecting) {
 	c.pendingID = ""
 	m.version, m.expiry = c.version, k.expiry
 	b.setWill(m, k.will) // one that was delayed is dropped: its client is back [MQTT-3.1.3-9]
-	b.unsetTimers(m)
-	c.grant = m.grant
+	b.endAbsence(m)
 	b.subscribeAtConnect(e)
-	c.keepAlive = time.Duration(k.keepAlive) * time.Second
+	c.keepAlive = k.keepAlive
 	if old != nil {
 		b.endSession(old)
 	}
@@ -382,12 +381,12 @@ func (b *Broker) enter(k *connecting) {
 }
 
 func (b *Broker) create(k *connecting) *member {
-	m := &member{clientID: k.clientID, identity: k.identity, version: k.c.version, expiry: k.expiry}
+	m := &member{clientID: k.clientID, user: k.identity.User, anonymous: k.identity.Anonymous, version: k.c.version, expiry: k.expiry}
 	m.grant = b.policy.For(k.identity, k.clientID)
 	if k.expiry == 0 {
-		m.state = session.New(0, b.transientLimits())
+		m.state = *session.New(0, b.transientLimits)
 	} else {
-		m.state = session.New(b.store.NextSession(), b.sessionLimits())
+		m.state = *session.New(b.store.NextSession(), b.durableLimits)
 	}
 	b.newMember(m)
 	return m
@@ -474,8 +473,8 @@ func (b *Broker) welcome(e *entering) {
 		}
 	}
 	b.presence.connected(c)
-	b.log.Debug("client connected", "client_id", m.clientID, "user", m.identity.User, "version", int(c.version), "session_present", e.present)
-	if silence := c.keepAlive + c.keepAlive/2; silence > 0 && silence < b.limits.ConnectTimeout {
+	b.log.Debug("client connected", "client_id", m.clientID, "user", m.user, "version", int(c.version), "session_present", e.present)
+	if silence := c.silence(); silence > 0 && silence < b.limits.ConnectTimeout {
 		b.loop.At(b.loop.Now()+silence, c) // the timer of the CONNECT would be too late
 	}
 	b.setResend(c)

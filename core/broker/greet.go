@@ -1,8 +1,6 @@
 package broker
 
 import (
-	"slices"
-
 	"dunlin/core/durable"
 	"dunlin/core/message"
 	"dunlin/core/packet"
@@ -17,6 +15,7 @@ type greeting struct {
 
 	begun    bool
 	messages []*message.Message // still to be sent, since it began
+	next     *greeting
 }
 
 func greetingOf(s *durable.Subscription) greeting {
@@ -27,21 +26,27 @@ func greetingOf(s *durable.Subscription) greeting {
 // subscription at most.
 func (m *member) addGreeting(g greeting) {
 	m.dropGreeting(g.filter)
-	m.greetings = append(m.greetings, g)
+	last := &m.greetings
+	for *last != nil {
+		last = &(*last).next
+	}
+	*last = &g
 }
 
 func (m *member) dropGreeting(filter string) {
-	m.greetings = slices.DeleteFunc(m.greetings, func(g greeting) bool { return g.filter == filter })
-	if len(m.greetings) == 0 {
-		m.greetings = nil
+	for link := &m.greetings; *link != nil; link = &(*link).next {
+		if (*link).filter == filter {
+			*link = (*link).next
+			return
+		}
 	}
 }
 
 // greet sends retained messages to a session as far as it takes them now: while its output and
 // its queue are short and the disk keeps up. However many there are, none is dropped for a bound.
 func (b *Broker) greet(m *member) {
-	for len(m.greetings) > 0 {
-		g := &m.greetings[0]
+	for m.greetings != nil {
+		g := m.greetings
 		retained := b.retained
 		if isSys(g.filter) {
 			retained = b.sys.current()
@@ -64,9 +69,8 @@ func (b *Broker) greet(m *member) {
 				b.sendRetained(m, msg, g)
 			}
 		}
-		m.greetings = slices.Delete(m.greetings, 0, 1)
+		m.dropGreeting(g.filter)
 	}
-	m.greetings = nil
 }
 
 // greetable says whether a session takes a retained message now. If not, what makes it so calls

@@ -15,39 +15,48 @@ import (
 )
 
 // member is a session as the broker knows it: its state, who owns it, what it subscribes to,
-// and the connection that has it, if any.
+// and the connection that has it, if any. There are thousands that do nothing, so what only some
+// have is behind a pointer.
 type member struct {
 	clientID string
-	identity access.Identity // a session is bound to who made it
-	grant    *access.Grant   // of the identity
-	state    *session.Session
+	user     string        // a session is bound to who made it
+	grant    *access.Grant // of who made it
+	state    session.Session
+	client   *client  // nil while offline
+	away     *absence // nil while online
+	// publish is the last one that it is a durable receiver of, as Broker.publishes counts them.
+	publish  uint64
 	receiver route.Receiver
-	client   *client // nil while offline
 	// epoch counts connects and disconnects: an answer for an earlier epoch is stale.
 	epoch uint32
-	// publish is the last one that it is a durable receiver of, as Broker.publishes counts them.
-	publish uint64
 
-	version packet.Version
-	expiry  uint32 // seconds as granted, forever = none
-	left    message.Stamp
-	will    *durable.Will // nil = none
-	subs    []durable.Subscription
-	unsaved int // writes of the record that somebody waits for
-	ended   bool
-	crashed bool // connected when the last process ended, and not back yet
+	will      *durable.Will // nil = none
+	subs      []durable.Subscription
+	expiry    uint32 // seconds as granted, forever = none
+	unsaved   int32  // writes of the record that somebody waits for
+	version   packet.Version
+	ended     bool
+	crashed   bool // connected when the last process ended, and not back yet
+	shares    bool // it may have messages that came by shared subscriptions
+	emptied   bool // it has ended, and the store has it until they are moved
+	greeter   bool // among the broker's greeters
+	anonymous bool // who made it has no user name
 
-	shares   bool      // it may have messages that came by shared subscriptions
-	movement *movement // of them to others; nil = none
-	emptied  bool      // it has ended, and the store has it until they are moved
+	movement  *movement // of what came by shared subscriptions to others; nil = none
+	greetings *greeting // the first of the subscriptions that are still to get retained messages
+	overflow  *overflow // since its queue was full, nil = it has room
+}
 
-	greetings []greeting // subscriptions that are still to get retained messages
-	greeter   bool       // among the broker's greeters
+// absence is what a session has that no connection has.
+type absence struct {
+	left    message.Stamp // when the last connection ended
+	expires *expiry       // nil if the session lasts for ever
+	willDue *willDelay    // nil if no will waits
+}
 
-	overflow *overflow // since its queue was full, nil = it has room
-
-	expires *expiry    // while offline, if the session does not last for ever
-	willDue *willDelay // while its will waits
+// identity is who made the session.
+func (m *member) identity() access.Identity {
+	return access.Identity{User: m.user, Anonymous: m.anonymous}
 }
 
 // online says whether the member has a connection that was let in.
@@ -57,17 +66,20 @@ const forever = 0xFFFFFFFF
 
 // record is the member as the store keeps it.
 func (m *member) record() *durable.Session {
-	return &durable.Session{
+	r := &durable.Session{
 		Number:        m.state.Number(),
 		ClientID:      m.clientID,
-		Identity:      m.identity.User,
+		Identity:      m.user,
 		Version:       m.version,
 		Expiry:        m.expiry,
 		Connected:     m.client != nil,
-		Left:          m.left,
 		Will:          m.will,
 		Subscriptions: slices.Clone(m.subs),
 	}
+	if m.away != nil {
+		r.Left = m.away.left
+	}
+	return r
 }
 
 func (m *member) subscription(filter string) int {
@@ -139,7 +151,7 @@ func (b *Broker) endSession(m *member) {
 		b.storeEnd(m, b.ops.add(&ending{m}))
 	}
 	b.releaseWill(m) // at the latest with the session [MQTT-3.1.2-8]
-	b.unsetTimers(m)
+	b.endAbsence(m)
 }
 
 // storeEnd has the store forget a session that has ended, or as long as something of it is being
@@ -170,7 +182,7 @@ func (b *Broker) leave(c *client, h how) {
 	}
 	m.client = nil
 	m.epoch++
-	m.left = b.now()
+	m.away = &absence{left: b.now()}
 	m.state.Disconnect()
 	if h == normal || !c.accepted { // without a CONNACK it never had one
 		b.setWill(m, nil)
@@ -196,19 +208,22 @@ func (b *Broker) watchExpiry(m *member, wait time.Duration) {
 	if m.expiry == forever {
 		return
 	}
-	m.expires = &expiry{b: b, m: m}
-	b.loop.At(b.loop.Now()+wait, m.expires)
+	m.away.expires = &expiry{b: b, m: m}
+	b.loop.At(b.loop.Now()+wait, m.away.expires)
 }
 
-// unsetTimers takes back the timers that run while a member is offline.
-func (b *Broker) unsetTimers(m *member) {
-	if m.expires != nil {
-		b.loop.Unset(m.expires)
+// endAbsence forgets what a member has while it is offline, and takes back the timers.
+func (b *Broker) endAbsence(m *member) {
+	if m.away == nil {
+		return
 	}
-	if m.willDue != nil {
-		b.loop.Unset(m.willDue)
+	if t := m.away.expires; t != nil {
+		b.loop.Unset(t)
 	}
-	m.expires, m.willDue = nil, nil
+	if t := m.away.willDue; t != nil {
+		b.loop.Unset(t)
+	}
+	m.away = nil
 }
 
 // expiry ends a session.
@@ -228,8 +243,8 @@ func (e *expiry) Fire(time.Duration) time.Duration {
 // delayWill publishes the will after a while, unless the client is back before or the session
 // ends (MQTT5 §3.1.3.2.2).
 func (b *Broker) delayWill(m *member, wait time.Duration) {
-	m.willDue = &willDelay{b: b, m: m}
-	b.loop.At(b.loop.Now()+wait, m.willDue)
+	m.away.willDue = &willDelay{b: b, m: m}
+	b.loop.At(b.loop.Now()+wait, m.away.willDue)
 }
 
 // willDelay publishes a will.
@@ -301,7 +316,7 @@ func (b *Broker) publishWills() {
 				b.publishMessage(w.msg, nil)
 			} else {
 				b.drop(DropPublishDenied, w.m.clientID, w.msg.Topic)
-				b.log.Warn("will denied", "client_id", w.m.clientID, "user", w.m.identity.User, "topic", w.msg.Topic)
+				b.log.Warn("will denied", "client_id", w.m.clientID, "user", w.m.user, "topic", w.msg.Topic)
 			}
 			if w.m.state.Durable() && !w.m.ended {
 				b.put(w.m, nil)
@@ -334,21 +349,22 @@ func (b *Broker) restoreSessions(o Options) {
 func (b *Broker) restoreSession(r *durable.Restored) {
 	s := &r.Session
 	m := &member{
-		clientID: s.ClientID,
-		identity: access.Identity{User: s.Identity, Anonymous: s.Identity == ""},
-		state:    session.Restore(r, b.sessionLimits()),
-		shares:   r.Shared > 0,
-		version:  s.Version,
-		expiry:   min(s.Expiry, b.maxExpiry()),
-		left:     s.Left,
+		clientID:  s.ClientID,
+		user:      s.Identity,
+		anonymous: s.Identity == "",
+		state:     *session.Restore(r, b.durableLimits),
+		shares:    r.Shared > 0,
+		version:   s.Version,
+		expiry:    min(s.Expiry, b.maxExpiry()),
+		away:      &absence{left: s.Left},
 	}
 	b.setWill(m, s.Will)
 	if s.Connected {
-		m.left = b.now() // the connection ended with the last process, when exactly nobody knows
+		m.away.left = b.now() // the connection ended with the last process, when exactly nobody knows
 		m.crashed = true
 		b.crashed = append(b.crashed, m)
 	}
-	m.grant = b.policy.For(m.identity, m.clientID)
+	m.grant = b.policy.For(m.identity(), m.clientID)
 	b.newMember(m)
 	for _, sub := range s.Subscriptions {
 		if !m.grant.MaySubscribe(topicsOf(sub.Filter)) {
@@ -394,14 +410,11 @@ func (b *Broker) leaveAfterCrash() {
 	b.crashed = nil
 }
 
-func (b *Broker) sessionLimits() session.Limits {
-	return session.Limits{Window: int32(b.limits.MaxInFlight)}
-}
-
-func (b *Broker) transientLimits() session.Limits {
-	return session.Limits{
-		Window:    int32(b.limits.MaxInFlight),
-		MaxQueued: int32(min(b.limits.MaxQueuedTransient, math.MaxInt32)),
-		MaxBytes:  int32(min(b.limits.MaxTransientBytes, math.MaxInt32)),
+// sessionLimits are those of sessions that outlive their connections, and of those that do not.
+func sessionLimits(l *Limits) (durable, transient *session.Limits) {
+	return &session.Limits{Window: int32(l.MaxInFlight)}, &session.Limits{
+		Window:    int32(l.MaxInFlight),
+		MaxQueued: int32(min(l.MaxQueuedTransient, math.MaxInt32)),
+		MaxBytes:  int32(min(l.MaxTransientBytes, math.MaxInt32)),
 	}
 }

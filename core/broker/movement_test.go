@@ -146,7 +146,7 @@ func TestMessagesOfASessionThatEndsGoToTheOthers(t *testing.T) {
 		},
 		"expiry": func(x *bench, one *wire) {
 			x.away(one, "one")
-			x.do(func() { m := x.b.members["one"]; m.expires.Fire(0) })
+			x.do(func() { m := x.b.members["one"]; m.away.expires.Fire(0) })
 		},
 		"disconnect": func(x *bench, one *wire) {
 			one.write(packet.AppendDisconnect(nil, &packet.Disconnect{HasSessionExpiry: true}, one.v))
@@ -208,7 +208,7 @@ func TestAnEndedSessionIsEmptiedByTheNextProcess(t *testing.T) {
 	p.deliver("a", "1", 1)
 	x.offline(packet.V5, "heir", "$share/g/a", 1)
 	x.store.hold()
-	x.do(func() { x.b.members["one"].expires.Fire(0) })
+	x.do(func() { x.b.members["one"].away.expires.Fire(0) })
 	if x.restored("one") != 1 {
 		t.Fatal("the session is gone though its end is not on disk")
 	}
@@ -296,7 +296,7 @@ func TestMovesOfAnEndedSessionAreTriedAgain(t *testing.T) {
 	x.store.hold()
 	var v *movement
 	x.do(func() {
-		x.b.members["one"].expires.Fire(0)
+		x.b.members["one"].away.expires.Fire(0)
 		v = x.b.movements[0]
 	})
 	x.until("the moves", func() bool { return v.under == 2 })

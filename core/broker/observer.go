@@ -214,7 +214,7 @@ func (c *client) peer() Peer {
 	}
 	return Peer{
 		ClientID: c.member.clientID,
-		Identity: c.member.identity,
+		Identity: c.member.identity(),
 		Remote:   c.remote,
 		Listener: c.listener.Name,
 		Version:  c.version,

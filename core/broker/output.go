@@ -9,7 +9,7 @@ const chokeAt = 2
 
 // choke lets the reading rest until the output has gone.
 func (b *Broker) choke(c *client) error {
-	c.choked, c.unsent = true, c.conn.Unsent()
+	c.choked, c.unsent = true, int32(c.conn.Unsent())
 	b.awaitOutput(c)
 	return conn.ErrPaused
 }

@@ -95,7 +95,7 @@ func (b *Broker) onPublish(c *client, flags byte, body []byte) error {
 		pub.Properties, pub.Scattered = p.AppendTravelling(nil), false
 	}
 	if code == packet.Success {
-		if r := b.cache.Lookup(p.Topic); !c.grant.MayPublish(r.Topic) {
+		if r := b.cache.Lookup(p.Topic); !c.member.grant.MayPublish(r.Topic) {
 			code = packet.NotAuthorized
 			b.drop(DropPublishDenied, c.member.clientID, r.Topic)
 			c.reportDenied("publish denied", r.Topic)
@@ -137,7 +137,7 @@ func (b *Broker) checkPayload(format byte, payload []byte) bool {
 // has left does not count: the client's quota began anew with this one (MQTT5 §4.9). Since nobody
 // can tell when the client learns of a PUBCOMP, it never counts.
 func (b *Broker) unanswered(c *client, qos packet.QoS) int {
-	n := c.acks.qos1 + c.member.state.IncomingCount() - int(c.carried)
+	n := c.acks.pubacks() + c.member.state.IncomingCount() - int(c.carried)
 	if qos == 1 {
 		n++
 	}

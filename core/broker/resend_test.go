@@ -171,7 +171,7 @@ func TestOneOverdueMessageDoesNotWaitForTheWindow(t *testing.T) {
 	}
 	s.nothing()
 	x.do(func() { // the others have just been sent
-		st := x.b.members["s"].state
+		st := &x.b.members["s"].state
 		for id := range packet.ID(10) {
 			if id != first {
 				st.Stamp(id, seconds(x.b.loop.Now()+again))

@@ -123,7 +123,7 @@ func TestRefusedResumeKeepsTheSession(t *testing.T) {
 	s.closed()
 	x.do(func() {
 		m := x.b.members["s"]
-		if m == nil || m.expiry != 3600 || m.client != nil || m.expires == nil || !m.expires.Set() {
+		if m == nil || m.expiry != 3600 || m.client != nil || m.away.expires == nil || !m.away.expires.Set() {
 			t.Errorf("the session is %+v, want it offline with its expiry of before running", m)
 		}
 	})
@@ -402,7 +402,7 @@ func TestTimeGoesOnOverCrashes(t *testing.T) {
 			return len(r) == 1 && !r[0].Session.Connected
 		})
 		var left time.Duration
-		x.do(func() { left = clock.Elapsed(x.b.members["s"].left) })
+		x.do(func() { left = clock.Elapsed(x.b.members["s"].away.left) })
 		if want := time.Duration(i) * 1000 * time.Second; left != want {
 			t.Errorf("crash %d: offline since %v, want %v", i+1, left, want)
 		}
@@ -430,19 +430,19 @@ func TestWillOfACrashWaitsForItsClient(t *testing.T) {
 	w.nothing()
 	y.do(func() {
 		for _, id := range []string{"gone", "short"} {
-			if m := y.b.members[id]; m == nil || m.willDue == nil || !m.willDue.Set() {
+			if m := y.b.members[id]; m == nil || m.away.willDue == nil || !m.away.willDue.Set() {
 				t.Errorf("the will of %s does not wait", id)
 			}
 		}
 		for _, id := range []string{"back", "clean"} {
-			if m := y.b.members[id]; m == nil || m.willDue != nil || m.will != nil {
+			if m := y.b.members[id]; m == nil || m.away != nil || m.will != nil {
 				t.Errorf("the will of %s waits", id)
 			}
 		}
 		for _, id := range []string{"gone", "short"} {
 			m := y.b.members[id]
-			y.b.loop.Unset(m.willDue)
-			m.willDue.Fire(0)
+			y.b.loop.Unset(m.away.willDue)
+			m.away.willDue.Fire(0)
 		}
 	})
 	for range 2 {
@@ -543,8 +543,8 @@ func TestUnsubscribingEndsTheGreeting(t *testing.T) {
 	m.addGreeting(greeting{filter: "a"})
 	m.addGreeting(greeting{filter: "b"})
 	m.addGreeting(greeting{filter: "a", qos: 1})
-	if len(m.greetings) != 2 || m.greetings[1].qos != 1 {
-		t.Errorf("got %+v", m.greetings)
+	if g := m.greetings; g.filter != "b" || g.next.filter != "a" || g.next.qos != 1 || g.next.next != nil {
+		t.Errorf("got %+v, then %+v", g, g.next)
 	}
 	m.dropGreeting("a")
 	m.dropGreeting("b")

@@ -121,7 +121,7 @@ func (b *Broker) checkSubscribe(c *client, filter string) packet.ReasonCode {
 	if b.limits.NoWildcards && hasWildcard(topics) {
 		return packet.WildcardNotSupported // 3.1.1: 0x80
 	}
-	if !c.grant.MaySubscribe(topics) {
+	if !c.member.grant.MaySubscribe(topics) {
 		c.reportDenied("subscribe denied", filter)
 		return packet.NotAuthorized
 	}

@@ -32,7 +32,7 @@ func TestKeepAliveIsCappedAndTold(t *testing.T) { // §3.2.2.3.14, [MQTT-3.2.2-2
 				t.Errorf("told %v, %d s", k.HasServerKeepAlive, k.ServerKeepAlive)
 			}
 			x.do(func() {
-				if got := x.b.members["c"].client.keepAlive; got != tt.kept {
+				if got := x.b.members["c"].client.interval(); got != tt.kept {
 					t.Errorf("kept %v, want %v", got, tt.kept)
 				}
 			})

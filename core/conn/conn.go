@@ -34,8 +34,6 @@ type Conn struct {
 	Key   poll.Key
 	Owner any // whom the loop's handler finds by it
 
-	Version packet.Version // of its packets, which have fixed headers of different strictness; 0 = not known yet
-
 	// What it writes at the end of this turn: a range of the arena's PUBLISH packets and one of its
 	// other packets.
 	publishes, others span
@@ -43,6 +41,8 @@ type Conn struct {
 	baseID            packet.ID // value of the first; the others count up
 	nIDs              uint16    // how many follow, consecutive in Arena.ids
 	publishesFirst    bool      // of the two ranges
+
+	Version packet.Version // of its packets, which have fixed headers of different strictness; 0 = not known yet
 
 	dirty  bool
 	closed bool

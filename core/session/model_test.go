@@ -404,7 +404,7 @@ func (w *world) crash() {
 	if len(w.mem.queue) > 0 {
 		r.Floor = w.mem.queue[0].seq - 1
 	}
-	w.s = Restore(r, limits)
+	w.s = Restore(r, &limits)
 	// At QoS 1 identifiers are not stored; at QoS 2 they are, and DUP is set since it may have left.
 	w.inUse = map[packet.ID]durable.Seq{}
 	w.sentAs = map[durable.Seq]packet.ID{}
@@ -428,7 +428,7 @@ func TestEverythingArrivesWhateverHappens(t *testing.T) {
 	}
 	for seed := range seeds {
 		w := &world{
-			t: t, seed: seed, rng: rand.New(rand.NewPCG(seed, 1)), s: New(1, limits),
+			t: t, seed: seed, rng: rand.New(rand.NewPCG(seed, 1)), s: New(1, &limits),
 			qos: map[durable.Seq]packet.QoS{}, sentAs: map[durable.Seq]packet.ID{},
 			known: map[packet.ID]durable.Seq{}, inUse: map[packet.ID]durable.Seq{}, gone: map[durable.Seq]bool{}, back: map[durable.Seq]bool{},
 			open: map[packet.ID]bool{},

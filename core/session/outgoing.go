@@ -33,17 +33,19 @@ func (s *Session) Offer(ready bool) (Offered, packet.ID) {
 
 // Full says that Offer refuses messages, of a session without a number.
 func (s *Session) Full() bool {
-	return s.Pending() >= int(s.limits.MaxQueued) || s.limits.MaxBytes > 0 && s.bytes >= int(s.limits.MaxBytes)
+	l := s.limits
+	return s.Pending() >= int(l.MaxQueued) ||
+		l.MaxBytes > 0 && s.waiting != nil && s.waiting.bytes >= int(l.MaxBytes)
 }
 
 // Open says that Offer would have a message sent now, if the connection takes more output.
 func (s *Session) Open() bool {
-	return s.connected && s.live && s.room() > 0 && len(s.queue) == 0
+	return s.connected && s.live && s.room() > 0 && s.queued() == 0
 }
 
 // room is how many messages that were never sent may be sent now.
 func (s *Session) room() int {
-	return min(s.window-s.outstanding, s.limits.identifiers()-len(s.flight))
+	return min(int(s.window)-int(s.outstanding), s.limits.identifiers()-len(s.flight))
 }
 
 // Took notes that a message was appended for a durable session. id is what Offer answered, 0
@@ -73,14 +75,24 @@ func firstState(qos packet.QoS) state {
 
 func (s *Session) push(o Outgoing) {
 	s.outstanding++
-	s.begun = max(s.begun, o.Seq)
+	if s.Durable() {
+		s.begun = max(s.begun, o.Seq)
+	}
 	s.flight = append(s.flight, o)
 }
 
 // Enqueue keeps a message of a session without a number until the window opens.
 func (s *Session) Enqueue(q Queued) {
-	s.queue = append(s.queue, q)
-	s.bytes += q.size()
+	w := s.wait()
+	w.queue = append(w.queue, q)
+	w.bytes += q.size()
+}
+
+func (s *Session) wait() *waiting {
+	if s.waiting == nil {
+		s.waiting = new(waiting)
+	}
+	return s.waiting
 }
 
 // Take takes a message of the store out, which another session gets in its place: false if it must
@@ -113,23 +125,28 @@ func (s *Session) Returned(seq durable.Seq) {
 // Keep remembers a QoS 1 message of a shared subscription that is being sent by a session without a
 // number, until it is acknowledged: Orphans returns it then.
 func (s *Session) Keep(id packet.ID, q Queued) {
-	if s.kept == nil {
-		s.kept = make(map[packet.ID]Queued)
+	w := s.wait()
+	if w.kept == nil {
+		w.kept = make(map[packet.ID]Queued)
 	}
-	s.kept[id] = q
-	s.bytes += q.size()
+	w.kept[id] = q
+	w.bytes += q.size()
 }
 
 // Orphans returns what a session without a number leaves to other members of its groups when it
 // ends: what it came by shared subscriptions and was not acknowledged, in order. QoS 2 that was sent
 // is not among it [MQTT-4.8.2-5].
 func (s *Session) Orphans() (all []Queued) {
+	w := s.waiting
+	if w == nil {
+		return nil
+	}
 	for i := range s.flight {
-		if q, ok := s.kept[s.flight[i].ID]; ok {
+		if q, ok := w.kept[s.flight[i].ID]; ok {
 			all = append(all, q)
 		}
 	}
-	for _, q := range s.queue {
+	for _, q := range w.queue {
 		if q.Share != "" {
 			all = append(all, q)
 		}
@@ -139,7 +156,7 @@ func (s *Session) Orphans() (all []Queued) {
 
 // DropOldest takes the message that waits longest in memory away; false if none waits.
 func (s *Session) DropOldest() (q Queued, ok bool) {
-	if len(s.queue) == 0 {
+	if s.queued() == 0 {
 		return q, false
 	}
 	return s.shift(), true
@@ -147,12 +164,17 @@ func (s *Session) DropOldest() (q Queued, ok bool) {
 
 // shift takes the first message out of the queue in memory.
 func (s *Session) shift() Queued {
-	q := s.queue[0]
-	s.bytes -= q.size()
-	s.queue[0] = Queued{}
-	s.queue = s.queue[1:]
-	if len(s.queue) == 0 {
-		s.queue = nil
+	w := s.waiting
+	q := w.queue[0]
+	w.bytes -= q.size()
+	w.queue[0] = Queued{}
+	w.queue = w.queue[1:]
+	switch {
+	case len(w.queue) > 0:
+	case w.kept == nil:
+		s.waiting = nil
+	default:
+		w.queue = nil
 	}
 	return q
 }
@@ -173,7 +195,7 @@ func (s *Session) Dropped(messages int, last durable.Seq) {
 
 // Dequeue takes the next message that waits in memory, if the window has room.
 func (s *Session) Dequeue() (q Queued, id packet.ID, ok bool) {
-	if len(s.queue) == 0 || s.room() <= 0 {
+	if s.queued() == 0 || s.room() <= 0 {
 		return q, 0, false
 	}
 	return s.shift(), s.takeID(), true
@@ -182,9 +204,9 @@ func (s *Session) Dequeue() (q Queued, id packet.ID, ok bool) {
 // NextRead says whether the store is to be read now, behind which number, and for how many
 // entries there is room.
 func (s *Session) NextRead() (after durable.Seq, room int, ok bool) {
-	room = s.window - s.outstanding
+	room = int(s.window) - int(s.outstanding)
 	// A read costs the same for one entry as for many: half the window must be open.
-	if !s.connected || s.live || s.reading || !s.Durable() || room <= 0 || 2*room < s.window && !s.again {
+	if !s.Durable() || !s.connected || s.live || s.reading || room <= 0 || 2*room < int(s.window) && !s.again {
 		return 0, 0, false
 	}
 	if room = min(room, max(s.room(), s.unsent())); room <= 0 {
@@ -422,9 +444,11 @@ func (s *Session) finish(i int) durable.Seq {
 	if f.unacknowledged() {
 		s.acknowledged(&f)
 	}
-	if q, ok := s.kept[f.ID]; ok {
-		s.bytes -= q.size()
-		delete(s.kept, f.ID)
+	if w := s.waiting; w != nil {
+		if q, ok := w.kept[f.ID]; ok {
+			w.bytes -= q.size()
+			delete(w.kept, f.ID)
+		}
 	}
 	s.flight = slices.Delete(s.flight, i, i+1)
 	if len(s.flight) == 0 && cap(s.flight) > smallFlight {
@@ -473,7 +497,7 @@ func (s *Session) takeID() packet.ID {
 		if s.nextID == 0 {
 			s.nextID = 1
 		}
-		s.free = int32(s.unusedFrom(s.nextID))
+		s.free = uint16(s.unusedFrom(s.nextID))
 		if s.free == 0 {
 			s.nextID++
 		}

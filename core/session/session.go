@@ -24,34 +24,45 @@ type Limits struct {
 // at last, instead of taking them all.
 func (l *Limits) identifiers() int { return min(2*int(l.Window), math.MaxUint16) }
 
-// Session is the Session State of one client. The zero value is not usable: call New.
+// Session is the Session State of one client. The zero value is not usable: call New. A gateway has
+// thousands that do nothing, so what only some need is behind a pointer.
 type Session struct {
 	number durable.SessionNumber // 0 = ends with its connection
-	limits Limits
+	limits *Limits               // shared with other sessions
 
 	// To the client.
 	connected   bool
 	live        bool
-	reading     bool // a read of the store is under way
-	again       bool // what is in flight is to be read and sent again
 	nextID      packet.ID
-	free        int32 // how many identifiers from nextID on are known to be unused
-	window      int   // of this connection: the least of the limit and the client's Receive Maximum
-	outstanding int   // PUBLISH sent on this connection and not answered, <= window
+	free        uint16 // how many identifiers from nextID on are known to be unused
+	window      uint16 // of this connection: the least of the limit and the client's Receive Maximum
+	outstanding uint16 // PUBLISH sent on this connection and not answered, <= window
 	flight      []Outgoing
-	queue       []Queued             // what waits, of a session without a number
-	kept        map[packet.ID]Queued // what is in flight and another session gets if this one ends; nil = none
-	bytes       int                  // of queue and kept
-	pending     int                  // messages appended and not done, durable only
-	readTo      durable.Seq          // everything up to it has been sent or is done
-	appended    durable.Seq          // the newest message appended
-	begun       durable.Seq          // the newest that has had an identifier: what is behind it was never sent
-	dropped     span                 // what was dropped behind begun
-	mark        durable.Seq          // appended when the read under way was asked for
-	late        []durable.Seq        // what was done since then and may be among its entries
+	waiting     *waiting // of a session without a number: nil = nothing waits, nothing is kept
+	*progress            // of a session with a number; nil without one
 
 	// From the client.
 	incoming []Incoming
+}
+
+// waiting is what a session without a number has in memory.
+type waiting struct {
+	queue []Queued             // what waits
+	kept  map[packet.ID]Queued // what is in flight and another session gets if this one ends; nil = none
+	bytes int                  // of queue and kept
+}
+
+// progress is how far a session with a number has come with what the store has for it.
+type progress struct {
+	reading  bool          // a read of the store is under way
+	again    bool          // what is in flight is to be read and sent again
+	pending  int           // messages appended and not done
+	readTo   durable.Seq   // everything up to it has been sent or is done
+	appended durable.Seq   // the newest message appended
+	begun    durable.Seq   // the newest that has had an identifier: what is behind it was never sent
+	dropped  span          // what was dropped behind begun
+	mark     durable.Seq   // appended when the read under way was asked for
+	late     []durable.Seq // what was done since then and may be among its entries
 }
 
 // span are the messages behind from, up to to.
@@ -97,13 +108,17 @@ func (q *Queued) size() int { return queuedOverhead + q.Message.Size() }
 const queuedOverhead = 200 // bytes
 
 // New returns the state of a session that has just been created. number is 0 for one that ends
-// with its connection.
-func New(number durable.SessionNumber, l Limits) *Session {
-	return &Session{number: number, limits: l, nextID: 1, live: true}
+// with its connection. l is kept and must not change.
+func New(number durable.SessionNumber, l *Limits) *Session {
+	s := &Session{number: number, limits: l, nextID: 1, live: true}
+	if number != 0 {
+		s.progress = new(progress)
+	}
+	return s
 }
 
 // Restore returns the state of a session as it was found on disk. No connection has it.
-func Restore(r *durable.Restored, l Limits) *Session {
+func Restore(r *durable.Restored, l *Limits) *Session {
 	s := New(r.Session.Number, l)
 	s.pending = r.Pending
 	s.readTo = r.Floor
@@ -133,11 +148,25 @@ func (s *Session) Pending() int {
 	if s.Durable() {
 		return s.pending
 	}
-	return len(s.queue) + len(s.flight)
+	return s.queued() + len(s.flight)
+}
+
+// queued is how many messages wait in memory.
+func (s *Session) queued() int {
+	if s.waiting == nil {
+		return 0
+	}
+	return len(s.waiting.queue)
 }
 
 // QueuedBytes is how many bytes of messages wait in memory, or are kept there for others.
-func (s *Session) QueuedBytes() int { return s.bytes - queuedOverhead*(len(s.queue)+len(s.kept)) }
+func (s *Session) QueuedBytes() int {
+	w := s.waiting
+	if w == nil {
+		return 0
+	}
+	return w.bytes - queuedOverhead*(len(w.queue)+len(w.kept))
+}
 
 // InFlight is how many identifiers are in use towards the client.
 func (s *Session) InFlight() int { return len(s.flight) }
@@ -147,10 +176,8 @@ func (s *Session) InFlight() int { return len(s.flight) }
 // the messages come back by NextRead.
 func (s *Session) Connect(receiveMaximum uint16) {
 	s.connected = true
-	s.window = min(int(s.limits.Window), int(receiveMaximum))
+	s.window = uint16(min(s.limits.Window, int32(receiveMaximum)))
 	s.outstanding = 0
-	s.mark = 0
-	s.again = false
 	first := durable.Seq(0)
 	s.flight = slices.DeleteFunc(s.flight, func(f Outgoing) bool { return f.Seq == 0 && f.state < received })
 	for i := range s.flight {
@@ -160,10 +187,14 @@ func (s *Session) Connect(receiveMaximum uint16) {
 			first = f.Seq
 		}
 	}
+	if !s.Durable() {
+		return
+	}
 	if first != 0 {
 		s.live = false
 		s.readTo = min(s.readTo, first-1)
 	}
+	s.mark, s.again = 0, false
 	// A read that the last connection asked for must not count as this one's.
 	s.reading, s.late = false, nil
 }
@@ -171,7 +202,9 @@ func (s *Session) Connect(receiveMaximum uint16) {
 // Disconnect ends the connection. What the client had sent at QoS 2 stays known.
 func (s *Session) Disconnect() {
 	s.connected = false
-	s.reading = false
+	if s.Durable() {
+		s.reading = false
+	}
 	for i := range s.incoming {
 		s.incoming[i].here = false
 	}

@@ -9,7 +9,7 @@ import (
 )
 
 func TestIdentifiersGoAroundWithoutThoseInUse(t *testing.T) { // [MQTT-2.2.1-4]
-	s := New(0, Limits{Window: 10, MaxQueued: 100})
+	s := New(0, &Limits{Window: 10, MaxQueued: 100})
 	s.Connect(65535)
 	held := map[packet.ID]bool{}
 	for i := range 3 * 65535 {
@@ -29,7 +29,7 @@ func TestIdentifiersGoAroundWithoutThoseInUse(t *testing.T) { // [MQTT-2.2.1-4]
 }
 
 func TestClientThatNeverCompletesGetsNothingMore(t *testing.T) {
-	s := New(1, Limits{Window: 4, MaxQueued: 1000})
+	s := New(1, &Limits{Window: 4, MaxQueued: 1000})
 	sent := 0
 	var seq durable.Seq
 	for range 10 {
@@ -61,7 +61,7 @@ func TestClientThatNeverCompletesGetsNothingMore(t *testing.T) {
 }
 
 func TestPubrelBeforePubrecIsNoted(t *testing.T) {
-	s := New(1, Limits{Window: 4, MaxQueued: 10})
+	s := New(1, &Limits{Window: 4, MaxQueued: 10})
 	s.Connect(65535)
 	s.Arrive(5)
 	if next := s.Pubrel(5); next != Early {
@@ -79,7 +79,7 @@ func TestPubcompAnswersThePubrelOfItsOwnConnection(t *testing.T) {
 		repeated bool
 	}{{"the client has not repeated its PUBREL yet", false}, {"it has", true}} {
 		t.Run(tt.name, func(t *testing.T) {
-			s := New(1, Limits{Window: 4, MaxQueued: 10})
+			s := New(1, &Limits{Window: 4, MaxQueued: 10})
 			s.Connect(65535)
 			s.Arrive(5)
 			s.Accepted(5)
@@ -102,7 +102,7 @@ func TestPubcompAnswersThePubrelOfItsOwnConnection(t *testing.T) {
 }
 
 func TestWhatTheStoreHasLostIsNotWaitedFor(t *testing.T) {
-	s := New(1, Limits{Window: 4, MaxQueued: 10})
+	s := New(1, &Limits{Window: 4, MaxQueued: 10})
 	s.Connect(65535)
 	for seq := durable.Seq(1); seq <= 6; seq++ {
 		_, id := s.Offer(true)
@@ -132,7 +132,7 @@ func TestWhatTheStoreHasLostIsNotWaitedFor(t *testing.T) {
 }
 
 func TestQueueInMemoryIsBoundedInBytes(t *testing.T) {
-	s := New(0, Limits{Window: 1, MaxQueued: 1000, MaxBytes: 10_000})
+	s := New(0, &Limits{Window: 1, MaxQueued: 1000, MaxBytes: 10_000})
 	s.Connect(1)
 	_, id := s.Offer(true)
 	s.Sending(1, id)
@@ -164,13 +164,13 @@ func TestQueueInMemoryIsBoundedInBytes(t *testing.T) {
 		s.Sending(1, id)
 		n--
 	}
-	if o, _ := s.Offer(true); o != Wait || s.bytes != 0 {
-		t.Errorf("got %v with %d bytes", o, s.bytes)
+	if o, _ := s.Offer(true); o != Wait || s.waiting != nil {
+		t.Errorf("got %v with %+v", o, s.waiting)
 	}
 }
 
 func TestWhatIsTakenForAnotherSessionIsGoneUntilItReturns(t *testing.T) {
-	s := New(1, Limits{Window: 3})
+	s := New(1, &Limits{Window: 3})
 	s.Connect(10)
 	for seq, qos := range []packet.QoS{1, 2} {
 		_, id := s.Offer(true)
