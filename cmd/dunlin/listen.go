@@ -66,6 +66,7 @@ func newListeners(b *broker.Broker, cfg *config.Config, logger *slog.Logger) *li
 			MaxPacket:      int(l.MaxPacket),
 			ReceiveMaximum: l.ReceiveMaximum,
 			MaxInFlight:    l.MaxInFlight,
+			MaxConnectRate: l.MaxConnectRate,
 			Redirect:       broker.Redirect(l.Redirect),
 		}})
 	}

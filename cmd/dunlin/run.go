@@ -236,6 +236,7 @@ func limits(cfg *config.Config, files uint64) broker.Limits {
 		MaxOutput:        int(cfg.Limits.MaxOutput),
 		MaxWillBytes:     cfg.Limits.MaxWills,
 		ConnectTimeout:   cfg.Limits.ConnectTimeout,
+		MaxConnectRate:   cfg.Limits.MaxConnectRate,
 		MaxQueued:        cfg.Sessions.MaxQueuedMessages,
 		MaxQueuedBytes:   cfg.Sessions.MaxQueuedBytes,
 		DropOldest:       cfg.Sessions.WhenFull == "drop_oldest",

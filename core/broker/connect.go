@@ -60,6 +60,9 @@ func (b *Broker) onConnect(c *client, body []byte) error {
 		b.end(c, abnormal)
 		return nil
 	}
+	if !b.admits(c, &p) {
+		return nil
+	}
 	if n := min(int(p.TopicAliasMaximum), b.limits.TopicAliases); n > 0 {
 		c.given = &given{max: n}
 	}

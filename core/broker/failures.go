@@ -1,6 +1,10 @@
 package broker
 
-import "time"
+import (
+	"context"
+	"log/slog"
+	"time"
+)
 
 // reportEvery is how often a failure that goes on is reported again.
 const reportEvery = time.Minute
@@ -14,10 +18,14 @@ type failures struct {
 }
 
 func (f *failures) add(b *Broker, err error, attributes ...any) {
+	f.report(b, slog.LevelError, append(attributes, "err", err)...)
+}
+
+func (f *failures) report(b *Broker, level slog.Level, attributes ...any) {
 	f.count++
 	if now := b.loop.Now(); f.count == 1 || now-f.logged >= reportEvery {
 		f.logged = now
-		b.log.Error(f.what, append(attributes, "count", f.count, "err", err)...)
+		b.log.Log(context.Background(), level, f.what, append(attributes, "count", f.count)...)
 	}
 }
 

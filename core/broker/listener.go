@@ -16,9 +16,13 @@ type Listener struct {
 	MaxPacket      int              // bytes, announced to MQTT 5.0
 	ReceiveMaximum int              // announced to MQTT 5.0
 	MaxInFlight    int              // PUBLISH packets on their way to one client; that of Limits counts if it is less
+	MaxConnectRate int              // CONNECT packets a second; who sends one more is told to come back later
 	Redirect       Redirect
 
-	connections int // belongs to the loop
+	// What follows belongs to the loop.
+	connections int
+	connects    bucket
+	crowded     failures // CONNECT packets above the rate
 }
 
 // Redirect sends clients on to other servers (MQTT5 §4.11). The zero value sends nobody.
@@ -64,6 +68,14 @@ func (c *client) receiveMaximum() int {
 		return n
 	}
 	return c.b.limits.ReceiveMaximum
+}
+
+// maxConnectRate is how many CONNECT packets a second the listener takes, 0 = any number.
+func (c *client) maxConnectRate() int {
+	if n := c.listener.MaxConnectRate; n != 0 {
+		return n
+	}
+	return c.b.limits.MaxConnectRate
 }
 
 // window is how many PUBLISH packets the client gets at once: as many as it asks for, within the

@@ -248,6 +248,7 @@ func (s *sys) tree() []sysValue {
 	for i := range dropReasons {
 		count("dropped/"+DropReason(i).String(), k.dropped(DropReason(i)))
 	}
+	count("refused/connect_rate", &k.RefusedRate)
 	millis("loop/drift", &s.drift)
 	millis("loop/drift/maximum", &s.drifts)
 

@@ -182,6 +182,8 @@ var statements311 = []statement{
 	{id: "MQTT-3.14.4-2", says: "a client sends nothing after DISCONNECT", row: 51, note: aboutClients},
 	{id: "§3.14.4", says: "the server closes upon DISCONNECT and acts on nothing behind it", row: 51, check: nothingComesAfterDisconnect},
 
+	{id: "§3.2.2.3 (rate)", says: "a CONNECT above the rate of its listener: return code 3", row: 55, test: "core/broker.TestConnectAboveTheRateIsRefused"},
+
 	{id: "MQTT-7.0.0-1", says: "a server that is a client of another is a conformant client", row: 57, test: "uplink/mqtt.TestWhatTheServerAllowsIsObeyed"},
 	{id: "MQTT-7.0.0-2", says: "no extension is needed", row: 58, check: pingIsAnswered},
 	{id: "MQTT-7.1.2-1", says: "the transport of a client", row: 57, note: aboutClients},

@@ -320,6 +320,7 @@ var statements50 = []statement{
 
 	{id: "§3.2.2.2 (busy)", says: "more passwords to check than the queue takes: 0x89", row: 55, test: "core/auth.TestAFullQueueIsBusy"},
 	{id: "§3.2.2.2 (quota)", says: "a CONNECT whose session cannot be stored: 0x97", row: 55, test: "core/broker.TestRefusedConnectLeavesNoSession"},
+	{id: "§3.2.2.2 (rate)", says: "a CONNECT above the rate of its listener: 0x9F", row: 55, test: "core/broker.TestConnectAboveTheRateIsRefused"},
 	{id: "§3.4.2.1", says: "a PUBLISH that cannot be stored: 0x97", row: 55, test: "core/broker.TestRefusalOfTheOutboxIsSaid"},
 
 	{id: "§7.1.2", says: "a server that is a client of another keeps to what that announces", row: 57, test: "uplink/mqtt.TestWhatTheServerAllowsIsObeyed"},

@@ -67,7 +67,8 @@ type Listener struct {
 	// What holds for its clients instead of Limits, 0 = that.
 	MaxPacket      int64
 	ReceiveMaximum int
-	MaxInFlight    int              // never above that of Limits
+	MaxInFlight    int // never above that of Limits
+	MaxConnectRate int
 	Versions       []packet.Version // of MQTT that may be spoken, nil = all
 	Redirect       Redirect
 
@@ -140,6 +141,7 @@ type Limits struct {
 	MaxWills         int64         // bytes of the wills of all clients together
 	MaxOutput        int64         // bytes that wait to be written to one client; never below MaxPacket
 	MaxKeepAlive     time.Duration // longest Keep Alive of MQTT 5.0; Never = any, also none
+	MaxConnectRate   int           // CONNECT packets a second, of each listener; 0 = any
 	ResendAfter      time.Duration // until MQTT 3 gets again what it has not acknowledged; Never = when it connects again
 	TopicAliases     int           // topics that a packet may name by a number, each way; 0 = none
 

@@ -32,7 +32,7 @@ func TestSampleNamesEveryDefault(t *testing.T) {
 	for _, key := range []string{
 		"freebind",
 		"data", "address", "open", "max_connections", "max_packet", "receive_maximum", "max_in_flight",
-		"connect_timeout", "max_topic_levels", "max_subscriptions", "max_output", "max_wills", "max_keep_alive", "resend_after", "topic_aliases", "max_qos", "retain",
+		"connect_timeout", "max_topic_levels", "max_subscriptions", "max_output", "max_wills", "max_keep_alive", "max_connect_rate", "resend_after", "topic_aliases", "max_qos", "retain",
 		"wildcards", "subscription_ids", "shared_subscriptions", "check_payload_format", "max_expiry",
 		"max_queued_messages", "max_queued_bytes", "when_full", "max_messages", "max_bytes", "max_delay", "interval", "level", "format",
 	} {
@@ -61,7 +61,7 @@ func TestExamplesInTheSampleAreValid(t *testing.T) {
 	socket.Address, socket.Group = "unix:/run/dunlin/mqtt.sock", "dunlin"
 	socket.Versions = []packet.Version{packet.V5}
 	socket.Redirect = Redirect{To: "broker.example.com:1883", AtStop: true}
-	socket.MaxPacket, socket.ReceiveMaximum, socket.MaxInFlight = MiB, 64, 64
+	socket.MaxPacket, socket.ReceiveMaximum, socket.MaxInFlight, socket.MaxConnectRate = MiB, 64, 64, 20
 	if diff := cmp.Diff([]Listener{defaultListener, socket}, c.Listeners); diff != "" {
 		t.Errorf("listeners (-want +got):\n%s", diff)
 	}

@@ -67,6 +67,7 @@ func (d *decoder) listener(n *yaml.Node, c *Config, l *Listener) {
 		field{key: "max_packet", read: d.size(&l.MaxPacket, KiB, 256*MiB, false)},
 		field{key: "receive_maximum", read: d.whole(&l.ReceiveMaximum, 1, math.MaxUint16)},
 		field{key: "max_in_flight", read: d.whole(&l.MaxInFlight, 1, math.MaxUint16)},
+		field{key: "max_connect_rate", read: d.whole(&l.MaxConnectRate, 1, maxRate)},
 		field{key: "versions", read: func(n *yaml.Node) { list(d, n, &l.Versions, d.version) }},
 		field{key: "redirect", read: func(n *yaml.Node) { d.redirect(n, &l.Redirect) }},
 		field{key: "freebind", read: d.flag(&l.FreeBind)},
@@ -244,7 +245,10 @@ func (d *decoder) address(n *yaml.Node, dst *string) {
 	*dst = host + ":" + port
 }
 
-// Of the bounds below none but topic_aliases and max_qos may be 0: options of the broker mean their default by it.
+// maxRate is the highest rate that can be asked for, in packets a second; more is no bound.
+const maxRate = 1_000_000
+
+// Of the bounds below none but topic_aliases, max_qos and rates may be 0: options of the broker mean their default by it.
 
 func (d *decoder) limits(n *yaml.Node, l *Limits) {
 	g, ok := d.group(n,
@@ -257,6 +261,7 @@ func (d *decoder) limits(n *yaml.Node, l *Limits) {
 		field{key: "max_output", read: d.size(&l.MaxOutput, 16*KiB, GiB, false)},
 		field{key: "max_wills", read: d.size(&l.MaxWills, KiB, GiB, false)},
 		field{key: "max_keep_alive", read: d.duration(&l.MaxKeepAlive, time.Second, Never)},
+		field{key: "max_connect_rate", read: d.whole(&l.MaxConnectRate, 0, maxRate)},
 		field{key: "resend_after", read: func(n *yaml.Node) { d.resendAfter(n, &l.ResendAfter) }},
 		field{key: "topic_aliases", read: d.whole(&l.TopicAliases, 0, 1000)},
 		field{key: "max_qos", read: d.whole(&l.MaxQoS, 0, 2)},

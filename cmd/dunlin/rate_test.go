@@ -1,0 +1,46 @@
+package main
+
+import (
+	"context"
+	"strconv"
+	"testing"
+
+	"dunlin/core/packet"
+	"dunlin/testbench/client"
+)
+
+func TestConnectsAboveTheConfiguredRateAreRefused(t *testing.T) { // 0x9F, MQTT5 §3.2.2.2
+	const n = 100
+	address := mustFree(t)
+	startGateway(t, "listeners.1.address="+address, "listeners.1.max_connect_rate=1")
+	ctx, cancel := context.WithTimeout(t.Context(), hang)
+	defer cancel()
+	// All CONNECT packets are on their way before any answer is read.
+	var all []*client.Raw
+	for i := range n {
+		c, err := client.Dial(ctx, "tcp", address, packet.V5)
+		if err != nil {
+			t.Fatal(err)
+		}
+		defer c.Close()
+		if _, err := c.Write(packet.AppendConnect(nil, &packet.Connect{Version: packet.V5, ClientID: []byte(strconv.Itoa(i)), CleanStart: true})); err != nil {
+			t.Fatal(err)
+		}
+		all = append(all, c)
+	}
+	codes := map[packet.ReasonCode]int{}
+	for _, c := range all {
+		h, body, err := c.Packet(ctx)
+		if err != nil || h.Type != packet.CONNACK {
+			t.Fatalf("got %v, %v, want CONNACK", h.Type, err)
+		}
+		a, err := packet.ParseConnack(body, packet.V5)
+		if err != nil {
+			t.Fatal(err)
+		}
+		codes[a.Code]++
+	}
+	if in, out := codes[packet.Success], codes[packet.ConnectionRateExceeded]; in == 0 || out == 0 || in+out != n {
+		t.Errorf("got %v, want some let in and the others told 0x9F", codes)
+	}
+}
