@@ -150,6 +150,9 @@ func (ls *listeners) listen(ctx context.Context, l *listener) error {
 		return err
 	}
 	name := ln.Addr().String()
+	if port, all := strings.CutPrefix(name, "[::]:"); all && strings.HasPrefix(l.Address, ":") {
+		name = ":" + port // in the words of the configuration, where [::] is IPv6 only
+	}
 	if u, ok := ln.(*net.UnixListener); ok {
 		name, l.file = "unix:"+name, name
 		u.SetUnlinkOnClose(false) // the loop goes on listening on its duplicate
@@ -189,11 +192,14 @@ func (ls *listeners) adopt(ctx context.Context, l *listener, name string) error 
 // waits says whether there is something to try again.
 func (l *listener) waits() bool { return l.bound == nil && !l.hopeless }
 
-// addresses are those that clients can connect to.
+// addresses are those that clients can connect to, "none" if there are none yet.
 func (ls *listeners) addresses() string {
 	var all []string
 	for _, l := range ls.all {
 		all = append(all, l.bound...)
+	}
+	if len(all) == 0 {
+		return "none"
 	}
 	return strings.Join(all, ", ")
 }
@@ -215,7 +221,7 @@ func (ls *listeners) status() string {
 	switch {
 	case waiting == "":
 		return "listening on " + open
-	case open == "":
+	case open == "none":
 		return "cannot listen yet on " + waiting
 	}
 	return "listening on " + open + "; not yet on " + waiting

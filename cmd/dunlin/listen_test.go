@@ -105,6 +105,7 @@ func TestBrokerStartsWithoutAnyAddress(t *testing.T) {
 	if err := <-made; err != nil {
 		t.Fatal(err)
 	}
+	says(t, broker, "listening=none")
 	dunlin(t, "", "pub", "-h", "unix:"+socket, "-t", "a", "-n", "-q", "1").check(t, 0, "", "")
 	if err := broker.Stop(t.Context()); err != nil {
 		t.Error(err)
@@ -166,6 +167,14 @@ func TestBothVersionsOfIPCanHaveTheirListeners(t *testing.T) {
 		until(t, host+" accepts", func() bool {
 			return dunlin(t, "", "pub", "-h", host, "-p", port, "-t", "a", "-n", "-q", "1").code == 0
 		})
+	}
+}
+
+func TestListenerOfBothVersionsIsNamedAsInTheFile(t *testing.T) {
+	broker := startGateway(t, "listeners.1.address=:0", "listeners.1.open=true")
+	says(t, broker, ", :") // behind the first one
+	if log := broker.Tail(1 << 20); strings.Contains(log, "[::]") {
+		t.Errorf("[::] is IPv6 only in the configuration, and the log says\n%s", log)
 	}
 }
 

@@ -57,6 +57,9 @@ func (r Rewrite) Validate() error {
 	for i, level := range plain {
 		n, ok := capture(level)
 		if !ok {
+			if looksLikeCapture(level) {
+				return fmt.Errorf("rewrite: to %q has %q: $1, $2 … stand for whole levels, from $1 on, and have nothing beside them", r.To, level)
+			}
 			continue
 		}
 		if n > captures {
@@ -68,6 +71,16 @@ func (r Rewrite) Validate() error {
 		return fmt.Errorf(`rewrite: to %q has a "+": write $1 for what the first "+" of from matched, $2 for the second`, r.To)
 	}
 	return Rule{From: r.From, To: strings.Join(plain, "/")}.Validate()
+}
+
+// looksLikeCapture says whether a level has a $1 inside, or a $0, which nobody means as text.
+func looksLikeCapture(level string) bool {
+	for i := 1; i < len(level); i++ {
+		if level[i-1] == '$' && level[i] >= '0' && level[i] <= '9' {
+			return true
+		}
+	}
+	return false
 }
 
 // capture returns the number of a level such as $1.

@@ -121,6 +121,54 @@ func (l Listener) Local() bool {
 	return err == nil && ip.Unmap().IsLoopback()
 }
 
+// address is the IP address and the port of a listener, with an unspecified address for all of a
+// version; ok is false if it has none, as a unix socket, or any free port.
+func (l Listener) address() (ip netip.Addr, port string, ok bool) {
+	network, address := l.Endpoint()
+	host, port, cut := cutPort(address)
+	if !strings.HasPrefix(network, "tcp") || !cut || port == "0" {
+		return netip.Addr{}, "", false
+	}
+	return literalAddr(host), port, true
+}
+
+// literalAddr is the address that a host is written as, the zero one for all of IPv4 and IPv6, and
+// for a name that only a resolver knows.
+func literalAddr(host string) netip.Addr {
+	if host == "localhost" {
+		host = "127.0.0.1"
+	}
+	ip, _ := netip.ParseAddr(host)
+	return ip.Unmap()
+}
+
+// collides reports whether two listeners cannot be open at the same time.
+func (l Listener) collides(o Listener) bool {
+	if l.Address == o.Address {
+		return !strings.HasSuffix(l.Address, ":0")
+	}
+	a, port, ok := l.address()
+	b, other, both := o.address()
+	if !ok || !both || port != other {
+		return false
+	}
+	all := func(ip netip.Addr) bool { return !ip.IsValid() || ip.IsUnspecified() }
+	return a == b || !a.IsValid() || !b.IsValid() || (all(a) || all(b)) && a.Is4() == b.Is4()
+}
+
+// takes reports whether a connection to an endpoint of an uplink would end at the listener. A name
+// may stand for any machine: of those only localhost is known.
+func (l Listener) takes(endpoint string) bool {
+	_, address, _ := strings.Cut(endpoint, "://")
+	host, port, _ := cutPort(address)
+	to := literalAddr(host)
+	at, own, ok := l.address()
+	if !ok || own != port || !to.IsValid() {
+		return false
+	}
+	return to == at || to.IsLoopback() && (!at.IsValid() || at.IsUnspecified() && at.Is4() == to.Is4())
+}
+
 // LetsIn reports whether anybody can become a client at the listener: who is sent on at once does not.
 func (l Listener) LetsIn() bool { return l.Redirect.To == "" || l.Redirect.AtStop }
 

@@ -1,7 +1,9 @@
 package config
 
 import (
+	"errors"
 	"fmt"
+	"io/fs"
 	"math"
 	"os"
 	"path/filepath"
@@ -435,10 +437,18 @@ func (d *decoder) readable(n *yaml.Node, path string, secret bool) {
 	}
 	switch {
 	case err != nil:
-		d.fail(n, "cannot be read: %v", err)
+		d.fail(n, "cannot be read: %v%s", err, readRemedy(err))
 	case secret && info.Mode().Perm()&0o007 != 0:
 		d.warn(n, "%s is a secret that everybody on this machine can read; remedy: chmod o= %s", path, path)
 	}
+}
+
+// readRemedy says what to do about a file that cannot be read, "" if the error does.
+func readRemedy(err error) string {
+	if errors.Is(err, fs.ErrPermission) {
+		return fmt.Sprintf("; user %d must be able to read it, and to enter its folder", os.Geteuid())
+	}
+	return ""
 }
 
 func typeName(m os.FileMode) string {
@@ -449,6 +459,8 @@ func typeName(m os.FileMode) string {
 		return "socket"
 	case m&os.ModeNamedPipe != 0:
 		return "pipe"
+	case m.IsRegular():
+		return "file"
 	}
 	return "device"
 }

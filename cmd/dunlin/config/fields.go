@@ -1,8 +1,11 @@
 package config
 
 import (
+	"errors"
 	"math"
 	"net/netip"
+	"os"
+	"os/user"
 	"strconv"
 	"strings"
 	"time"
@@ -27,6 +30,10 @@ func (d *decoder) config(n *yaml.Node, c *Config) {
 			d.location(&c.Data)(n)
 			if c.Data == "" {
 				d.fail(n, "is empty; allowed: the path of a folder")
+				return
+			}
+			if info, err := os.Stat(c.Data); d.disk && err == nil && !info.IsDir() {
+				d.fail(n, "%s is a %s; allowed: the path of a folder", c.Data, typeName(info.Mode()))
 			}
 		}},
 		field{key: "listeners", read: func(n *yaml.Node) { d.listeners(n, c) }},
@@ -35,7 +42,9 @@ func (d *decoder) config(n *yaml.Node, c *Config) {
 		field{key: "retained", read: func(n *yaml.Node) { d.retained(n, &c.Retained) }},
 		field{key: "delayed", read: func(n *yaml.Node) { d.delayed(n, &c.Delayed) }},
 		field{key: "rewrite", read: func(n *yaml.Node) { list(d, n, (*[]rule.Rewrite)(&c.Rewrite), d.rewrite) }},
-		field{key: "auto_subscribe", read: func(n *yaml.Node) { list(d, n, &c.AutoSubscribe, d.autoSubscription) }},
+		field{key: "auto_subscribe", read: func(n *yaml.Node) {
+			list(d, n, &c.AutoSubscribe, func(n *yaml.Node, a *AutoSubscription) { d.autoSubscription(n, c, a) })
+		}},
 		field{key: "sys", read: func(n *yaml.Node) { d.sys(n, &c.Sys) }},
 		field{key: "store", hidden: true, read: func(n *yaml.Node) { d.store(n, &c.Store) }},
 		field{key: "auth", read: func(n *yaml.Node) { d.auth(n, &c.Auth) }},
@@ -83,6 +92,11 @@ func (d *decoder) listener(n *yaml.Node, c *Config, l *Listener) {
 			d.failAt(g, key, "%s is no unix socket; allowed: with unix:/path", l.Address)
 		}
 	}
+	if g.has("group") && l.Group != "" && d.disk {
+		if _, err := user.LookupGroup(l.Group); errors.As(err, new(user.UnknownGroupError)) {
+			d.warnAt(g, "group", "this machine has no group %.80q; until it has, the listener cannot be opened", l.Group)
+		}
+	}
 	if g.has("freebind") && !strings.HasPrefix(network, "tcp") {
 		d.failAt(g, "freebind", "%s is no IP address; allowed: with host:port", l.Address)
 	}
@@ -103,10 +117,16 @@ func (d *decoder) listener(n *yaml.Node, c *Config, l *Listener) {
 			if o == l {
 				break
 			}
-			if o.Address == l.Address && !strings.HasSuffix(l.Address, ":0") {
+			switch {
+			case !o.collides(*l):
+				continue
+			case o.Address == l.Address:
 				d.failAt(g, "address", "%s stands in listeners.%d already", l.Address, i)
-				return
+			default:
+				d.failAt(g, "address", "%s and %s (listeners.%d) share a port and an address, only one of them could be opened; "+
+					"allowed: another port, or addresses that have nothing in common", l.Address, o.Address, i)
 			}
+			return
 		}
 		switch {
 		case l.Local(), !l.LetsIn():
@@ -158,7 +178,7 @@ func (d *decoder) servers(n *yaml.Node, dst *string) {
 		}
 		p, err := strconv.ParseUint(port, 10, 16)
 		_, noAddress := netip.ParseAddr(host)
-		plain := host != "" && !strings.ContainsFunc(host, func(r rune) bool { return r <= ' ' || r > '~' || strings.ContainsRune("/:@[]+#", r) })
+		plain := host != "" && !strings.ContainsFunc(host, func(r rune) bool { return r <= ' ' || r > '~' || strings.ContainsRune("/:@[]+#,;", r) })
 		v6 := noAddress == nil && strings.Contains(host, ":") && strings.HasPrefix(one, "[")
 		if err != nil || p == 0 || !plain && !v6 {
 			d.fail(n, "%.80q is not a server; allowed: %s", one, allowed)
@@ -299,7 +319,13 @@ func (d *decoder) sessions(n *yaml.Node, s *Sessions) {
 		field{key: "max_queued_messages", read: d.whole(&s.MaxQueuedMessages, 1, math.MaxInt32)},
 		field{key: "max_queued_bytes", read: d.size(&s.MaxQueuedBytes, KiB, 1<<40, false)},
 		field{key: "when_full", read: d.oneOf(&s.WhenFull, "drop_oldest", "drop_newest")},
-		field{key: "response_information", read: d.topicName(&s.ResponseInformation)},
+		field{key: "response_information", read: func(n *yaml.Node) {
+			d.topicName(&s.ResponseInformation)(n)
+			if rule.Reserved(s.ResponseInformation) {
+				d.fail(n, "%.80q: clients cannot respond there; allowed: a topic that does not begin with $SYS, $share, $queue or $delayed",
+					s.ResponseInformation)
+			}
+		}},
 	)
 }
 
@@ -350,7 +376,7 @@ func (d *decoder) rewrite(n *yaml.Node, r *rule.Rewrite) {
 }
 
 // autoSubscription reads a topic and its options.
-func (d *decoder) autoSubscription(n *yaml.Node, a *AutoSubscription) {
+func (d *decoder) autoSubscription(n *yaml.Node, c *Config, a *AutoSubscription) {
 	*a = AutoSubscription{QoS: 1, RetainHandling: 1}
 	before := len(d.errs)
 	g, ok := d.group(n,
@@ -366,6 +392,19 @@ func (d *decoder) autoSubscription(n *yaml.Node, a *AutoSubscription) {
 		d.fail(n, `topic is missing; write it like {topic: "commands/%%c/#"}`)
 	case strings.HasPrefix(a.Topic, "$delayed/"):
 		d.failAt(g, "topic", "%.80q is no plain topic; allowed: a topic filter", a.Topic)
+	default:
+		d.later(func() {
+			for i := range c.AutoSubscribe {
+				o := &c.AutoSubscribe[i]
+				if o == a {
+					return
+				}
+				if o.Topic == a.Topic {
+					d.failAt(g, "topic", "%.80q stands in auto_subscribe.%d already", a.Topic, i)
+					return
+				}
+			}
+		})
 	}
 }
 

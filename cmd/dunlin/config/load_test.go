@@ -8,6 +8,7 @@ import (
 	"crypto/x509/pkix"
 	"encoding/pem"
 	"errors"
+	"fmt"
 	"io/fs"
 	"math/big"
 	"os"
@@ -137,6 +138,94 @@ func TestPasswordOfAnUplinkIsTheFirstLine(t *testing.T) {
 	}
 	if _, err := (&Uplink{Name: "a", PasswordFile: folder + "/none"}).Password(); !errors.Is(err, fs.ErrNotExist) {
 		t.Errorf("missing file: %v", err)
+	}
+}
+
+func TestWhoMustBeAbleToReadAFileIsSaid(t *testing.T) {
+	err := &fs.PathError{Op: "open", Path: "/etc/dunlin/passwords", Err: fs.ErrPermission}
+	if got, want := readRemedy(err), fmt.Sprintf("; user %d must be able to read it, and to enter its folder", os.Geteuid()); got != want {
+		t.Errorf("got %q, want %q", got, want)
+	}
+	if got := readRemedy(fs.ErrNotExist); got != "" {
+		t.Errorf("a file that is missing: %q", got)
+	}
+}
+
+func TestDataIsAFolder(t *testing.T) {
+	folder := t.TempDir()
+	file := write(t, folder, "x.yaml", "data: x.yaml\n", 0o644)
+	_, err := Load(file, Overrides{})
+	compare(t, err, []string{file + ":1:7: data: " + file + " is a file; allowed: the path of a folder"})
+	if _, err := Load(file, Overrides{Data: folder}); err != nil {
+		t.Error(err)
+	}
+	if _, err := Load(file, Overrides{Data: filepath.Join(folder, "new")}); err != nil {
+		t.Error(err)
+	}
+}
+
+func TestGroupThatIsMissingIsDoubtful(t *testing.T) {
+	file := write(t, t.TempDir(), "x.yaml", "listeners:\n  - {address: \"unix:/s\", group: no-such-group}\n  - {address: \"unix:/t\", group: root}\n", 0o644)
+	c, err := Load(file, Overrides{})
+	if err != nil {
+		t.Fatal(err)
+	}
+	want := []string{file + `:2:33: listeners.0.group: this machine has no group "no-such-group"; until it has, the listener cannot be opened`}
+	if diff := cmp.Diff(want, c.Warnings); diff != "" {
+		t.Errorf("(-want +got):\n%s", diff)
+	}
+}
+
+func TestListenersCollideOnlyOnOnePortOfOneAddress(t *testing.T) {
+	for _, tt := range []struct {
+		a, b string
+		want bool
+	}{
+		{":1", "127.0.0.1:1", true},
+		{":1", "[::1]:1", true},
+		{":1", "0.0.0.0:1", true},
+		{"0.0.0.0:1", "192.0.2.1:1", true},
+		{"[::]:1", "[2001:db8::1]:1", true},
+		{"localhost:1", "127.0.0.1:1", true},
+		{":1", ":1", true},
+		{":1", "127.0.0.1:2", false},
+		{"0.0.0.0:1", "[::]:1", false},
+		{"0.0.0.0:1", "[::1]:1", false},
+		{"[::]:1", "192.0.2.1:1", false},
+		{"127.0.0.1:1", "127.0.0.2:1", false},
+		{"127.0.0.1:0", "127.0.0.1:0", false},
+		{":0", "127.0.0.1:0", false},
+		{":1", "unix:/1", false},
+		{"unix:/1", "unix:/1", true},
+		{"systemd:a", "systemd:b", false},
+	} {
+		a, b := Listener{Address: tt.a}, Listener{Address: tt.b}
+		if got := a.collides(b); got != tt.want || b.collides(a) != got {
+			t.Errorf("%s and %s: %v and %v, want %v", tt.a, tt.b, got, b.collides(a), tt.want)
+		}
+	}
+}
+
+func TestListenerTakesWhatEndsAtIt(t *testing.T) {
+	for _, tt := range []struct {
+		listener, endpoint string
+		want               bool
+	}{
+		{":1883", "mqtt://127.0.0.1:1883", true},
+		{":1883", "mqtt://[::1]:1883", true},
+		{"0.0.0.0:1883", "mqtt://localhost:1883", true},
+		{"127.0.0.1:1883", "mqtts://127.0.0.1:1883", true},
+		{"192.0.2.1:1883", "mqtt://192.0.2.1:1883", true},
+		{"0.0.0.0:1883", "mqtt://[::1]:1883", false},
+		{"127.0.0.1:1883", "mqtt://127.0.0.1:1884", false},
+		{"192.0.2.1:1883", "mqtt://127.0.0.1:1883", false},
+		{":1883", "mqtt://192.0.2.1:1883", false}, // another machine, as far as the file tells
+		{":1883", "mqtt://broker.example:1883", false},
+		{"unix:/s", "mqtt://127.0.0.1:1883", false},
+	} {
+		if got := (Listener{Address: tt.listener}).takes(tt.endpoint); got != tt.want {
+			t.Errorf("%s of %s: %v, want %v", tt.listener, tt.endpoint, got, tt.want)
+		}
 	}
 }
 

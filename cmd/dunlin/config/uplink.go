@@ -10,6 +10,8 @@ import (
 	"math/bits"
 	"net/url"
 	"os"
+	"regexp"
+	"slices"
 	"strconv"
 	"strings"
 	"time"
@@ -145,8 +147,8 @@ func (d *decoder) uplink(n *yaml.Node, c *Config, u *Uplink) {
 				field{key: "when_full", read: d.oneOf(&u.Spool.WhenFull, "drop_oldest", "drop_newest", "reject")},
 			)
 		}},
-		field{key: "rules", read: func(n *yaml.Node) { list(d, n, &u.Rules, d.rule) }},
-		field{key: "down", read: func(n *yaml.Node) { list(d, n, &u.Down, d.rule) }},
+		field{key: "rules", read: func(n *yaml.Node) { list(d, n, &u.Rules, d.ruleUp) }},
+		field{key: "down", read: func(n *yaml.Node) { list(d, n, &u.Down, d.ruleDown) }},
 		field{key: "limits", read: func(n *yaml.Node) {
 			d.group(n, field{key: "max_in_flight", read: d.whole(&u.MaxInFlight, 1, maxInFlight)})
 		}},
@@ -181,6 +183,11 @@ func (d *decoder) uplink(n *yaml.Node, c *Config, u *Uplink) {
 		d.warnAt(g, "password_file", "the password travels unencrypted; remedy: an endpoint that starts with mqtts://")
 	}
 	d.later(func() {
+		for _, e := range u.Endpoints {
+			if i := slices.IndexFunc(c.Listeners, func(l Listener) bool { return l.takes(e) }); i >= 0 {
+				d.failAt(g, "endpoints", "%s is this broker itself (listeners.%d), its messages would go round for ever; allowed: another broker", e, i)
+			}
+		}
 		for i := range c.Uplinks {
 			o := &c.Uplinks[i]
 			if o == u {
@@ -306,12 +313,27 @@ func exists(path string) bool {
 	return err == nil && info.Mode().IsRegular()
 }
 
-// rule reads {from, to, qos}.
-func (d *decoder) rule(n *yaml.Node, r *rule.Rule) {
+// ruleUp reads a rule for what goes up.
+func (d *decoder) ruleUp(n *yaml.Node, r *rule.Rule) {
+	if g, ok := d.rule(n, r); ok && rule.Reserved(r.From) {
+		d.failAt(g, "from", "%.80q: nothing below $SYS and $delayed goes up; allowed: what clients subscribe to; "+
+			"a delayed message goes up under its own topic when it is due", r.From)
+	}
+}
+
+// ruleDown reads a rule for what comes down.
+func (d *decoder) ruleDown(n *yaml.Node, r *rule.Rule) {
+	if g, ok := d.rule(n, r); ok && strings.HasPrefix(r.To+"/", "$SYS/") {
+		d.failAt(g, "to", "%.80q: nobody but this broker publishes below $SYS; allowed: another topic", r.To)
+	}
+}
+
+// rule reads {from, to, qos}; ok is false if it reported a fault.
+func (d *decoder) rule(n *yaml.Node, r *rule.Rule) (g group, ok bool) {
 	*r = rule.Rule{QoS: 1}
 	qos := int(r.QoS)
 	before := len(d.errs)
-	g, ok := d.group(n,
+	g, ok = d.group(n,
 		field{key: "from", read: func(n *yaml.Node) {
 			d.literal(&r.From)(n)
 			if r.From != "" {
@@ -323,20 +345,30 @@ func (d *decoder) rule(n *yaml.Node, r *rule.Rule) {
 	)
 	r.QoS = byte(qos)
 	if !ok || len(d.errs) > before {
-		return
+		return g, false
 	}
 	if !g.has("from") {
 		d.fail(n, `from is missing; write it like {from: "plant/#"}`)
-		return
+		return g, false
 	}
 	if _, _, shared, _ := topic.Shared(r.From); shared {
 		d.failAt(g, "from", "%.80q is a shared subscription; allowed: a plain topic filter", r.From)
-		return
+		return g, false
+	}
+	if captures.MatchString(r.To) {
+		// It would be a level of that name, which nobody means.
+		d.failAt(g, "to", "%.80q has a level such as $1, which only rewrite knows; allowed: levels, and # at the end for what the # of from matched", r.To)
+		return g, false
 	}
 	if err := r.Validate(); err != nil {
 		d.failAt(g, "to", "%s", strings.TrimPrefix(err.Error(), "rule: "))
+		return g, false
 	}
+	return g, true
 }
+
+// captures finds what looks like a level that a rewrite rule captured.
+var captures = regexp.MustCompile(`\$[0-9]`)
 
 // literal reads text that other programs of this kind, and our own later on, know variables in:
 // sent as it stands, ${site} would only surprise.
