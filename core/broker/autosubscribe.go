@@ -22,9 +22,9 @@ func (b *Broker) subscribeAtConnect(e *entering) {
 			continue
 		}
 		filter = string(b.rewriteFilter([]byte(filter))) // as its UNSUBSCRIBE would be
-		if i := m.subscription(filter); i >= 0 {
+		if i := b.subscription(m, filter); i >= 0 {
 			if a.RetainHandling == 0 {
-				e.greetings = append(e.greetings, greetingOf(&m.subs[i]))
+				e.greetings = append(e.greetings, greetingOf(new(m.subs[i].with(filter))))
 			}
 			continue
 		}

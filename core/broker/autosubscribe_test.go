@@ -35,7 +35,7 @@ func user(name string) func(*packet.Connect) {
 func (x *bench) filters(id string) (all []string) {
 	x.t.Helper()
 	x.do(func() {
-		for _, s := range x.b.members[id].subs {
+		for _, s := range x.b.subscriptionsOf(x.b.members[id]) {
 			all = append(all, s.Filter)
 		}
 	})
@@ -188,7 +188,7 @@ func TestAutomaticSubscriptionsKeepToAccessAndLimits(t *testing.T) {
 		func(o *Options) { o.Limits.NoWildcards, o.Limits.MaxSubscriptions, o.Limits.HasMaxQoS = true, 1, true })
 	x.connect(packet.V5, "dev")
 	x.do(func() {
-		if subs := x.b.members["dev"].subs; len(subs) != 1 || subs[0].Filter != "open/dev" || subs[0].QoS != 0 {
+		if subs := x.b.subscriptionsOf(x.b.members["dev"]); len(subs) != 1 || subs[0].Filter != "open/dev" || subs[0].QoS != 0 {
 			t.Errorf("got %+v", subs)
 		}
 	})

@@ -2,7 +2,6 @@ package broker
 
 import (
 	"math"
-	"slices"
 	"time"
 
 	"dunlin/core/access"
@@ -31,7 +30,7 @@ type member struct {
 	epoch uint32
 
 	will      *durable.Will // nil = none
-	subs      []durable.Subscription
+	subs      []subscription
 	expiry    uint32 // seconds as granted, forever = none
 	unsaved   int32  // writes of the record that somebody waits for
 	version   packet.Version
@@ -65,7 +64,7 @@ func (m *member) online() bool { return m.client != nil && m.client.accepted }
 const forever = 0xFFFFFFFF
 
 // record is the member as the store keeps it.
-func (m *member) record() *durable.Session {
+func (b *Broker) record(m *member) *durable.Session {
 	r := &durable.Session{
 		Number:        m.state.Number(),
 		ClientID:      m.clientID,
@@ -74,16 +73,12 @@ func (m *member) record() *durable.Session {
 		Expiry:        m.expiry,
 		Connected:     m.client != nil,
 		Will:          m.will,
-		Subscriptions: slices.Clone(m.subs),
+		Subscriptions: b.subscriptionsOf(m),
 	}
 	if m.away != nil {
 		r.Left = m.away.left
 	}
 	return r
-}
-
-func (m *member) subscription(filter string) int {
-	return slices.IndexFunc(m.subs, func(s durable.Subscription) bool { return s.Filter == filter })
 }
 
 // put writes the member's record. Without p nobody waits for it; with it, p counts unsaved down.
@@ -93,7 +88,7 @@ func (b *Broker) put(m *member, p pending) {
 		t = b.ops.add(p)
 		m.unsaved++
 	}
-	b.store.PutSession(m.record(), t)
+	b.store.PutSession(b.record(m), t)
 }
 
 // newMember enters a session into the tables.
@@ -132,10 +127,10 @@ func (b *Broker) endSession(m *member) {
 	if n := m.state.Pending() - b.orphan(m); n > 0 && !moves {
 		b.dropAll(DropSessionEnded, m.clientID, "", n)
 	}
-	for i := range m.subs {
-		b.withdraw(m, m.subs[i].Filter)
+	for _, s := range b.subscriptionsOf(m) {
+		b.withdraw(m, s.Filter)
 		if b.observer != nil {
-			b.observer.Unsubscribed(m.clientID, m.subs[i].Filter)
+			b.observer.Unsubscribed(m.clientID, s.Filter)
 		}
 	}
 	m.subs, m.greetings = nil, nil

@@ -67,11 +67,11 @@ func (b *Broker) moveAll(m *member) {
 
 // hasHeirs says whether there is another member, such that is answers true, in a group of m.
 func (b *Broker) hasHeirs(m *member, is func(*share) bool) bool {
-	for i := range m.subs {
-		g := b.groups[m.subs[i].Filter]
-		if g == nil {
+	for _, sub := range m.subs {
+		if sub.flags&flagShared == 0 {
 			continue
 		}
+		g := b.receivers[sub.filter].group
 		for k := range g.shares {
 			if s := &g.shares[k]; s.m != m && is(s) {
 				return true

@@ -133,7 +133,7 @@ func TestRestoredSessionHasOnlyWhatIsStillOffered(t *testing.T) {
 		}}}
 	})
 	x.do(func() {
-		subs := x.b.members["s"].subs
+		subs := x.b.subscriptionsOf(x.b.members["s"])
 		if len(subs) != 1 || subs[0] != (durable.Subscription{Filter: "a", QoS: 1}) {
 			t.Errorf("subscriptions %+v, want one to a at QoS 1 without an identifier", subs)
 		}

@@ -139,28 +139,30 @@ func (b *Broker) subscribe(m *member, s durable.Subscription) (before *durable.S
 
 // enterSubscription is subscribe without telling the Observer.
 func (b *Broker) enterSubscription(m *member, s durable.Subscription) (before *durable.Subscription, ok bool) {
-	i := m.subscription(s.Filter)
+	i := b.subscription(m, s.Filter)
 	switch {
 	case i >= 0:
-		before = new(m.subs[i])
-		m.subs[i] = s
+		before = new(m.subs[i].with(s.Filter))
 	case len(m.subs) >= b.limits.MaxSubscriptions:
 		return nil, false
-	default:
-		m.subs = append(m.subs, s)
 	}
 	b.enroll(m, &s)
+	if i >= 0 {
+		m.subs[i] = b.compact(&s)
+	} else {
+		m.subs = append(m.subs, b.compact(&s))
+	}
 	b.sys.subscribed(topicsOf(s.Filter))
 	return before, true
 }
 
 // unsubscribe ends a subscription. before is what it was, nil if there was none.
 func (b *Broker) unsubscribe(m *member, filter string) (before *durable.Subscription) {
-	i := m.subscription(filter)
+	i := b.subscription(m, filter)
 	if i < 0 {
 		return nil
 	}
-	before = new(m.subs[i])
+	before = new(m.subs[i].with(filter))
 	b.withdraw(m, filter)
 	m.subs = slices.Delete(m.subs, i, i+1)
 	m.dropGreeting(filter)
@@ -228,9 +230,9 @@ func (s *subscribing) undo(b *Broker) {
 		return
 	}
 	for _, k := range slices.Backward(s.changes) {
-		i := s.m.subscription(k.filter)
+		i := b.subscription(s.m, k.filter)
 		switch {
-		case k.now != nil && (i < 0 || s.m.subs[i] != *k.now), k.now == nil && i >= 0:
+		case k.now != nil && (i < 0 || s.m.subs[i].with(k.filter) != *k.now), k.now == nil && i >= 0:
 		case k.before != nil:
 			b.subscribe(s.m, *k.before)
 		default:

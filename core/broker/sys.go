@@ -103,8 +103,8 @@ func (s *sys) resumed(m *member) {
 	if s.filters == 0 {
 		return
 	}
-	for i := range m.subs {
-		if topics := topicsOf(m.subs[i].Filter); isSys(topics) {
+	for _, sub := range s.b.subscriptionsOf(m) {
+		if topics := topicsOf(sub.Filter); isSys(topics) {
 			s.all = true
 			s.subscribed(topics)
 		}

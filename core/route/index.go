@@ -3,6 +3,7 @@ package route
 import (
 	"encoding/binary"
 	"hash/maphash"
+	"slices"
 	"strings"
 )
 
@@ -108,6 +109,29 @@ func (x *Index) Unsubscribe(filter string, r Receiver) (existed bool) {
 		x.observe(filter, false)
 	}
 	return true
+}
+
+// Filter is the number of a Topic Filter that somebody has subscribed to. It stays as it is until the
+// last subscription of the filter is removed. 0 is none.
+type Filter uint32
+
+// Filter returns the number of a filter, for a filter that nobody has subscribed to 0 or a number that
+// no other has.
+func (x *Index) Filter(filter string) Filter { return Filter(x.find(filter)) }
+
+// AppendText appends the text of a filter to dst.
+func (x *Index) AppendText(dst []byte, f Filter) []byte {
+	begin := len(dst)
+	for n := uint32(f); n != root; n = x.nodes.at(n).parent { // from the last level to the first
+		level := x.levels.of(x.levels.slab.at(x.nodes.at(n).level))
+		if n != uint32(f) {
+			dst = append(dst, '/')
+		}
+		dst = append(dst, level...)
+		slices.Reverse(dst[len(dst)-len(level):])
+	}
+	slices.Reverse(dst[begin:])
+	return dst
 }
 
 // find returns the node where filter ends, 0 if there is none.

@@ -193,6 +193,36 @@ func TestChurnDoesNotGrowTheIndex(t *testing.T) {
 	}
 }
 
+func TestAFilterIsKnownByItsNumber(t *testing.T) {
+	x := New()
+	filters := []string{"a", "a/b", "a/bb/ccc", "/", "//", "a/", "/a", "#", "+/b/#", "$SYS/é/x", "long level/" + strings.Repeat("x", 300)}
+	numbers := make(map[Filter]string)
+	for i, filter := range filters {
+		if n := x.Filter(filter); numbers[n] != "" {
+			t.Errorf("%q has the number of %q before anybody subscribes to it", filter, numbers[n])
+		}
+		x.Subscribe(filter, Receiver(i), Options{})
+		x.Subscribe(filter, Receiver(i+1), Options{})
+		numbers[x.Filter(filter)] = filter
+	}
+	if numbers[0] != "" || len(numbers) != len(filters) {
+		t.Fatalf("%d numbers for %d filters: %v", len(numbers), len(filters), numbers)
+	}
+	for n, filter := range numbers {
+		if got := string(x.AppendText([]byte("before "), n)); got != "before "+filter {
+			t.Errorf("number %d is %q, want %q", n, got, filter)
+		}
+	}
+	x.Unsubscribe("a/bb/ccc", 2)
+	if n := x.Filter("a/bb/ccc"); numbers[n] != "a/bb/ccc" {
+		t.Errorf("the number is %d after one of two subscriptions was removed", n)
+	}
+	x.Unsubscribe("a/bb/ccc", 3)
+	if n := x.Filter("a/bb/ccc"); n != 0 {
+		t.Errorf("the number is %d after the last subscription was removed", n)
+	}
+}
+
 // shapes are sets of filters as they are found in the field.
 var shapes = []struct {
 	name   string
