@@ -111,24 +111,41 @@ func (g *group) online() bool {
 	return slices.ContainsFunc(g.shares, func(s share) bool { return s.m.online() })
 }
 
+// maxAsked is how many members that would do are compared before the one is chosen for whom the least
+// waits: a group of thousands must not hold the loop up for each message.
+const maxAsked = 64
+
 // choose returns who of the group gets a message: in turn one who is connected and has nothing that
 // waits; or else the one who is connected for whom the least waits; or else the session for which the
 // least waits, of those that outlive their connections. One whose queue is full comes after all
 // others. nil = there is nobody. may, if it is not nil, says who comes into question.
 func (g *group) choose(b *Broker, pub *publication, may func(*share) bool) *share {
 	best, rank, least := -1, rankNone, 0
-	for k := range g.shares {
-		i := (g.next + k) % len(g.shares)
-		s := &g.shares[i]
-		if may != nil && !may(s) {
-			continue
+	for _, online := range [...]bool{true, false} {
+		asked := 0
+		for k := range g.shares {
+			if asked >= maxAsked && !online {
+				break
+			}
+			i := (g.next + k) % len(g.shares)
+			s := &g.shares[i]
+			if s.m.online() != online || asked >= maxAsked && !s.m.state.Open() || may != nil && !may(s) {
+				continue
+			}
+			r := b.rank(s.m, min(pub.QoS, s.qos), pub.size())
+			if r == rankOpen {
+				g.next = i + 1
+				return s
+			}
+			if r < rankFull {
+				asked++
+			}
+			if r < rank || r == rank && r != rankNone && s.m.state.Pending() < least {
+				best, rank, least = i, r, s.m.state.Pending()
+			}
 		}
-		switch r := b.rank(s.m, min(pub.QoS, s.qos), pub.size()); {
-		case r == rankOpen:
-			g.next = i + 1
-			return s
-		case r < rank || r == rank && r != rankNone && s.m.state.Pending() < least:
-			best, rank, least = i, r, s.m.state.Pending()
+		if rank < rankAway {
+			break
 		}
 	}
 	if best < 0 {

@@ -576,3 +576,67 @@ func TestWhatIsKeptForOthersIsBounded(t *testing.T) {
 		t.Errorf("got %d messages after the first were acknowledged, want 3", got)
 	}
 }
+
+// A choice among thousands of members must not hold up everybody else.
+func TestChoiceAmongManyMembersLooksAtFew(t *testing.T) {
+	x := start(t)
+	const absent = 4 * maxAsked
+	for i := range absent {
+		x.offline(packet.V5, fmt.Sprint("absent", i), "$share/g/a", 1)
+	}
+	p, _ := x.connect(packet.V5, "p")
+	looks := func(do func()) int {
+		t.Helper()
+		x.store.mu.Lock()
+		before := x.store.lookups
+		x.store.mu.Unlock()
+		do()
+		x.store.mu.Lock()
+		defer x.store.mu.Unlock()
+		return x.store.lookups - before
+	}
+	if n := looks(func() { p.deliver("a", "", 1) }); n > maxAsked+2 {
+		t.Errorf("the store was asked %d times where all are absent, want %d at most", n, maxAsked+2)
+	}
+
+	one := x.groupMember("one", 1, func(c *packet.Connect) { c.ReceiveMaximum = 1 })
+	if n := looks(func() { p.deliver("a", "0", 1) }); n > 4 {
+		t.Errorf("the store was asked %d times for one member who is ready, want 4 at most", n)
+	}
+	for i := 1; i < 10; i++ {
+		p.deliver("a", fmt.Sprint(i), 1)
+	}
+	if got := one.collect(10); !slices.Equal(got, numbers(0, 9)) {
+		t.Errorf("who is connected got %v", got)
+	}
+	for i := range 10 {
+		p.deliver("a", fmt.Sprint(i), 1)
+	}
+	one.message() // it holds that one
+	two := x.groupMember("two", 1)
+	n := looks(func() {
+		x.away(one, "one")
+		if got := two.collect(10); !slices.Equal(got, numbers(0, 9)) {
+			t.Errorf("the heir got %v", got)
+		}
+	})
+	if n > 100 {
+		t.Errorf("the store was asked %d times to move 10 messages, want 100 at most", n)
+	}
+}
+
+// A member with room gets the message, however many have none.
+func TestMemberWithRoomIsFoundBehindManyFullOnes(t *testing.T) {
+	x := start(t, func(o *Options) { o.Limits.MaxQueued = 1 })
+	const absent = 2 * maxAsked
+	p, _ := x.connect(packet.V5, "p")
+	for i := range absent {
+		x.offline(packet.V5, fmt.Sprint("absent", i), "$share/g/a", 1)
+	}
+	for range absent {
+		p.deliver("a", "", 1)
+	}
+	for i := range absent {
+		x.queues(fmt.Sprint("absent", i), 1, 0)
+	}
+}

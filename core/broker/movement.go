@@ -212,7 +212,7 @@ func (v *movement) heir(g *group, pub *publication) *share {
 		return s.m != v.m && s.m.grant.MayReceive(pub.topic) && (qos == 0 || !b.noRoom(s.m, pub.size()))
 	}
 	s := g.choose(b, pub, func(s *share) bool {
-		return takes(s) && s.qos > 0 && s.m.state.Durable() && (v.ended || s.m.online())
+		return (v.ended || s.m.online()) && s.qos > 0 && s.m.state.Durable() && takes(s)
 	})
 	if s == nil && v.ended {
 		s = g.choose(b, pub, takes)

@@ -30,6 +30,7 @@ type fakeStore struct {
 	full     bool // Append takes nothing
 	outcomes map[durable.Outcome]int
 	commits  int // that were asked for by somebody who waits
+	lookups  int // calls of Queued
 }
 
 type record struct {
@@ -357,6 +358,7 @@ func (s *fakeStore) batch(r *fakeRead) durable.Batch {
 func (s *fakeStore) Queued(n durable.SessionNumber) (messages int, bytes int64) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
+	s.lookups++
 	s.queued(n, func(r *record) bool {
 		messages++
 		bytes += int64(r.m.Size())
