@@ -44,3 +44,27 @@ func TestConnectsAboveTheConfiguredRateAreRefused(t *testing.T) { // 0x9F, MQTT5
 		t.Errorf("got %v, want some let in and the others told 0x9F", codes)
 	}
 }
+
+func TestMessagesAboveTheConfiguredRateEndTheConnection(t *testing.T) { // 0x96, MQTT5 §3.14.2.1
+	broker := startGateway(t, "limits.max_message_rate=1", "limits.receive_maximum=1")
+	ctx, cancel := context.WithTimeout(t.Context(), hang)
+	defer cancel()
+	for _, v := range []packet.Version{packet.V311, packet.V5} {
+		c, err := client.Dial(ctx, "tcp", broker.Spec.Address, v)
+		if err != nil {
+			t.Fatal(err)
+		}
+		defer c.Close()
+		b := packet.AppendConnect(nil, &packet.Connect{Version: v, ClientID: []byte("c"), CleanStart: true, RequestProblem: true})
+		for range 100 {
+			b, _ = packet.AppendPublish(b, &packet.Publish{Topic: []byte("a"), Payload: []byte("x")}, v)
+		}
+		if _, err := c.Write(b); err != nil {
+			t.Fatal(err)
+		}
+		code, said, err := c.Closed(ctx)
+		if err != nil || said != (v == packet.V5) || said && code != packet.MessageRateTooHigh {
+			t.Errorf("version %d is told %v (%v), %v; want 0x96 in 5.0", v, code, said, err)
+		}
+	}
+}

@@ -237,6 +237,7 @@ func limits(cfg *config.Config, files uint64) broker.Limits {
 		MaxWillBytes:     cfg.Limits.MaxWills,
 		ConnectTimeout:   cfg.Limits.ConnectTimeout,
 		MaxConnectRate:   cfg.Limits.MaxConnectRate,
+		MaxMessageRate:   cfg.Limits.MaxMessageRate,
 		MaxQueued:        cfg.Sessions.MaxQueuedMessages,
 		MaxQueuedBytes:   cfg.Sessions.MaxQueuedBytes,
 		DropOldest:       cfg.Sessions.WhenFull == "drop_oldest",

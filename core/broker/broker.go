@@ -74,10 +74,11 @@ type Broker struct {
 	endings   map[string]*member      // by client identifier: ended, and not on disk yet
 	waiting   map[waitKey]*publishing // QoS 2 messages of clients that are not committed yet
 	handbacks handbacks
-	undecided int       // bytes of messages that wait for a durable destination
-	throttled []*client // reading from them rests
-	full      []*client // they await output that may be written in this turn
-	greeters  []*member // they await the disk for retained messages
+	undecided int               // bytes of messages that wait for a durable destination
+	throttled []*client         // reading from them rests
+	full      []*client         // they await output that may be written in this turn
+	greeters  []*member         // they await the disk for retained messages
+	paces     map[*client]*pace // of those who were let in; nil = they may publish at any rate
 
 	wills     []will      // to be published at the end of the turn
 	willBytes int64       // of the wills of all sessions
@@ -142,6 +143,9 @@ func New(o Options) (*Broker, error) {
 		faults:  failures{what: "the store fails"},
 	}
 	b.durableLimits, b.transientLimits = sessionLimits(&b.limits)
+	if o.Limits.MaxMessageRate > 0 {
+		b.paces = make(map[*client]*pace)
+	}
 	b.sweep.b = b
 	b.delayed.b = b
 	b.sys = newSys(b, o)

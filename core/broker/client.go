@@ -231,6 +231,7 @@ func (b *Broker) end(c *client, h how) {
 		}
 		b.presence.disconnected(c)
 	}
+	delete(b.paces, c)
 	b.freed.add(c)
 	b.loop.Unset(c)
 	if c.resend != nil {

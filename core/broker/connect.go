@@ -481,6 +481,7 @@ func (b *Broker) welcome(e *entering) {
 		b.loop.At(b.loop.Now()+silence, c) // the timer of the CONNECT would be too late
 	}
 	b.setResend(c)
+	b.setPace(c)
 	m.state.Connect(c.window(k.receiveMax))
 	c.carried = int32(m.state.IncomingCount())
 	m.state.Releases(

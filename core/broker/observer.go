@@ -120,6 +120,7 @@ const (
 	DropBadPayload                      // its payload is not the UTF-8 that it claims to be
 	DropDelayedFull                     // to be published later: too much is already, or the delay is too long
 	DropSessionEnded                    // queued, or sent and not acknowledged, when the receiver's session ended
+	DropRate                            // the publisher sent more than it may; its connection ends
 	dropReasons       int        = iota
 )
 
@@ -136,6 +137,7 @@ var dropNames = [dropReasons]string{
 	DropBadPayload:    "bad_payload",
 	DropDelayedFull:   "delayed_full",
 	DropSessionEnded:  "session_ended",
+	DropRate:          "message_rate",
 }
 
 // String is the reason as one word, "queue_full".
@@ -202,6 +204,8 @@ func (k *Counters) dropped(why DropReason) *uint64 {
 		return &k.DelayedRefused
 	case DropSessionEnded:
 		return &k.DroppedEnded
+	case DropRate:
+		return &k.DroppedRate
 	}
 	panic("broker: internal error: a drop without a reason")
 }

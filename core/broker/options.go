@@ -89,6 +89,7 @@ type Limits struct {
 	MaxConnections       int           // of all listeners; default 0 = as many as there are descriptors
 	MaxOutput            int           // bytes that wait for one socket, beyond which QoS 0 is dropped; default 1 MiB
 	MaxConnectRate       int           // CONNECT packets a second, of each listener; default 0 = any
+	MaxMessageRate       int           // PUBLISH packets a second, of one client; default 0 = any
 	ResendAfter          time.Duration // until MQTT 3 gets again what it has not acknowledged, at most 1 h; default 0 = when it connects again
 	ConnectTimeout       time.Duration // from accept to CONNECT; default 5 s
 	MaxSessionExpiry     time.Duration // default 30 days; from 0xFFFFFFFF seconds on, sessions may last for ever
@@ -196,6 +197,7 @@ type Counters struct {
 	Expired          uint64 // past their Message Expiry Interval when their turn came
 	DeniedPublishes  uint64
 	BadPayloads      uint64 // not the UTF-8 that they claim to be
+	DroppedRate      uint64 // the publisher sent more than it may, and its connection was closed
 	RefusedConnects  uint64
 	RefusedRate      uint64 // of them those above the rate of their listener
 	ProtocolErrors   uint64 // connections closed because of what the client sent

@@ -52,7 +52,7 @@ func (b *Broker) drained(c *client) {
 	c.awaiting = false
 	if c.choked {
 		c.choked = false
-		c.seen = b.loop.Now() // what it sent meanwhile was not read
+		b.restEnds(c)
 		b.loop.Resume(c.conn)
 	}
 	if !c.ended && c.accepted {

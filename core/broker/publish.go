@@ -59,6 +59,10 @@ func (b *Broker) onPublish(c *client, flags byte, body []byte) error {
 			return err
 		}
 	}
+	if b.paces != nil && !b.inPace(c) {
+		b.outpaced(c, p)
+		return nil
+	}
 	if p.HasSubID {
 		return protocolError("PUBLISH to a server with a subscription identifier") // [MQTT-3.3.4-6]
 	}

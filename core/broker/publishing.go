@@ -278,7 +278,7 @@ func (b *Broker) unthrottle() {
 			b.throttled = append(b.throttled, c)
 		default:
 			c.throttled = false
-			c.seen = b.loop.Now() // what it sent meanwhile was not read
+			b.restEnds(c)
 			if c.keepAlive > 0 {
 				b.loop.At(c.deadline(), c)
 			} else {

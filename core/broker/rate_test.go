@@ -155,3 +155,162 @@ func TestWhoConnectsTooFastIsNotAskedForAPassword(t *testing.T) {
 		}
 	})
 }
+
+func TestWhoPublishesTooFastIsDisconnected(t *testing.T) { // 0x96, §3.14.2.1; MQTT 3 is closed
+	x, seen := watched(t, func(o *Options) { o.Limits.MaxMessageRate = 1 })
+	s, _ := x.connect(packet.V5, "s")
+	s.subscribe("#", 0)
+	x.told(seen, `connected s "" 5`, "subscribed s # 0")
+	for _, v := range versions {
+		for qos := packet.QoS(0); qos <= 2; qos++ {
+			w, _ := x.connect(v, "w", lasting, func(c *packet.Connect) {
+				c.HasWill, c.Will.Topic = true, []byte("will")
+			})
+			x.do(func() { seen.lines = nil; x.b.paces[x.b.members["w"].client].full = x.b.loop.Now() + 20*time.Hour })
+			both, at := packet.AppendPublish(nil, &packet.Publish{Topic: []byte("a"), Payload: []byte("x"), QoS: qos, ID: 1}, v)
+			if qos > 0 {
+				both[at], both[at+1] = 0, 1
+			}
+			both, _ = packet.AppendPublish(both, &packet.Publish{Topic: []byte("a"), Payload: []byte("behind")}, v)
+			w.write(both)
+			h, body := w.closed() // [MQTT-3.14.4-1]: the second gets nowhere
+			want := packet.DISCONNECT
+			if v < packet.V5 {
+				want = 0
+			}
+			if h.Type != want {
+				t.Fatalf("version %d, QoS %d: the last packet is %v", v, qos, h.Type)
+			}
+			if v == packet.V5 {
+				if d, err := packet.ParseDisconnect(body, v); err != nil || d.Code != packet.MessageRateTooHigh || len(d.Reason) == 0 {
+					t.Errorf("QoS %d: told %v, %q, %v", qos, d.Code, d.Reason, err)
+				}
+			}
+			if m := s.message(); string(m.Topic) != "will" { // [MQTT-3.1.2-8]
+				t.Errorf("version %d, QoS %d: got %s", v, qos, m.Topic)
+			}
+			x.told(seen, `dropped "w" a: message_rate`, "disconnected w: 2, Message rate too high",
+				`published "w" will= 0 false`, "delivered s will 0 bytes 0 false false")
+			// It comes back to its session, and what was not acknowledged is new.
+			w, a := x.connect(v, "w", lasting)
+			if v > packet.V31 && !a.SessionPresent {
+				t.Error("the session is gone")
+			}
+			if qos > 0 {
+				w.again("a", "x", qos, 1)
+				if typ := map[packet.QoS]packet.Type{1: packet.PUBACK, 2: packet.PUBREC}[qos]; packet.ID(w.expect(typ)[1]) != 1 {
+					t.Error("another packet is acknowledged")
+				}
+				if m := s.message(); string(m.Payload) != "x" {
+					t.Errorf("got %q", m.Payload)
+				}
+			}
+			w.write(packet.AppendDisconnect(nil, &packet.Disconnect{}, v))
+			w.closed()
+			x.until("it is away", func() bool { return x.b.members["w"].client == nil })
+			x.connect(v, "w") // without its session
+			x.dismiss("w", Disconnection{})
+		}
+	}
+	s.nothing()
+	x.do(func() {
+		if k := &x.b.counters; k.DroppedRate != 9 || k.ProtocolErrors != 0 || len(x.b.paces) != 1 {
+			t.Errorf("%d dropped, %d protocol errors, %d paces; want 9, 0, and that of s", k.DroppedRate, k.ProtocolErrors, len(x.b.paces))
+		}
+	})
+}
+
+func TestBurstOfMessagesIsThatOfASecondAndTheReceiveMaximum(t *testing.T) {
+	for name, tt := range map[string]struct {
+		rate, receive, burst int
+	}{
+		"a second's":            {500, 10, 500},
+		"the receive maximum's": {10, 50, 50},
+	} {
+		t.Run(name, func(t *testing.T) {
+			x := start(t, func(o *Options) { o.Limits.MaxMessageRate, o.Limits.ReceiveMaximum = tt.rate, tt.receive })
+			x.connect(packet.V5, "w")
+			x.do(func() { // within one moment
+				c := x.b.members["w"].client
+				*x.b.paces[c] = pace{}
+				for n := range tt.burst {
+					if !x.b.inPace(c) {
+						t.Fatalf("%d messages, want %d", n, tt.burst)
+					}
+				}
+				if x.b.inPace(c) {
+					t.Errorf("more than %d messages", tt.burst)
+				}
+			})
+		})
+	}
+}
+
+func TestWithoutABoundNoPaceIsKept(t *testing.T) {
+	x := start(t)
+	x.connect(packet.V5, "w")
+	x.do(func() {
+		if x.b.paces != nil {
+			t.Error("there is one")
+		}
+	})
+}
+
+func TestRestOfOursCountsForTheClient(t *testing.T) {
+	const each = time.Second / 10
+	for name, tt := range map[string]struct {
+		rests [][2]time.Duration // from, to
+		now   time.Duration
+		want  int
+	}{
+		"none":                     {nil, 100 * time.Second, 10},
+		"just over":                {[][2]time.Duration{{90 * time.Second, 100 * time.Second}}, 100 * time.Second, 110},
+		"over for a while":         {[][2]time.Duration{{90 * time.Second, 100 * time.Second}}, 130 * time.Second, 410}, // and 30 s since
+		"forgotten":                {[][2]time.Duration{{90 * time.Second, 100 * time.Second}}, 160 * time.Second, 10},
+		"two, with unread between": {[][2]time.Duration{{90 * time.Second, 95 * time.Second}, {96 * time.Second, 100 * time.Second}}, 100 * time.Second, 110},
+		"very long":                {[][2]time.Duration{{0, 1000 * time.Second}}, 1000 * time.Second, 610},
+	} {
+		t.Run(name, func(t *testing.T) {
+			var p pace
+			for _, r := range tt.rests {
+				p.rested(r[0], r[1])
+			}
+			n := 0
+			for p.take(tt.now, each, time.Second) {
+				n++
+			}
+			if n != tt.want {
+				t.Errorf("%d messages at once, want %d", n, tt.want)
+			}
+			if p.full > tt.now+time.Second {
+				t.Error("the client pays for the rest")
+			}
+			if !p.take(tt.now+each, each, time.Second) {
+				t.Error("it does not go on at its rate")
+			}
+		})
+	}
+}
+
+func TestWhoWaitedForTheDiskIsNotTooFast(t *testing.T) {
+	const rate, behind = 1000, 1500
+	x := start(t, func(o *Options) { o.Limits.MaxMessageRate = rate })
+	x.offline(packet.V5, "away", "a", 1)
+	w, _ := x.connect(packet.V311, "w")
+	x.store.hold()
+	x.do(func() { x.b.paces[x.b.members["w"].client].full = 0 })
+	x.flood(w, "w", 1)
+	// Ten seconds later, in which the client kept to its rate.
+	x.do(func() {
+		c := x.b.members["w"].client
+		c.seen -= 10 * time.Second
+		x.b.paces[c].full -= 10 * time.Second
+	})
+	for i := range behind {
+		w.publish("a", "x", 1, packet.ID(10_000+i))
+	}
+	x.store.release(nil)
+	for range throttleAt + behind {
+		w.expect(packet.PUBACK)
+	}
+}

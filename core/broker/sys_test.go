@@ -76,7 +76,7 @@ func TestSysHasTheTopicsThatUsersKnow(t *testing.T) {
 		subscriptions/count shared_subscriptions/count retained_messages/count delayed_messages/count delayed_messages/bytes
 		dropped/output dropped/queue_full dropped/too_large dropped/denied dropped/expired
 		dropped/not_stored dropped/uplink_full dropped/publish_denied dropped/retained_full dropped/bad_payload
-		dropped/session_ended dropped/delayed_full refused/connect_rate
+		dropped/session_ended dropped/delayed_full dropped/message_rate refused/connect_rate
 		loop/drift loop/drift/maximum`) {
 		want = append(want, sysBroker+strings.ReplaceAll(name, "_messages/", " messages/"))
 	}

@@ -315,6 +315,7 @@ var statements50 = []statement{
 	{id: "MQTT-3.14.4-2", says: "who sends DISCONNECT closes", row: 51, check: protocolErrorIsTold},
 	{id: "§3.14.4", says: "a server closes upon DISCONNECT and acts on nothing behind it", row: 51, check: nothingComesAfterDisconnect},
 	{id: "§3.14.2.1 (administrator)", says: "a client that an administrator disconnects is told 0x98", row: 51, test: "core/broker.TestAdministratorDisconnectsAClient"},
+	{id: "§3.14.2.1 (rate)", says: "a client that publishes faster than it may is told 0x96", row: 51, test: "core/broker.TestWhoPublishesTooFastIsDisconnected"},
 
 	{id: "§4.11", says: "0x9C and 0x9D come with the Server Reference to go to", row: 54, check: clientsAreSentOn},
 

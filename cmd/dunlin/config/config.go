@@ -190,6 +190,7 @@ type Limits struct {
 	MaxOutput        int64         // bytes that wait to be written to one client; never below MaxPacket
 	MaxKeepAlive     time.Duration // longest Keep Alive of MQTT 5.0; Never = any, also none
 	MaxConnectRate   int           // CONNECT packets a second, of each listener; 0 = any
+	MaxMessageRate   int           // PUBLISH packets a second; 0 = any
 	ResendAfter      time.Duration // until MQTT 3 gets again what it has not acknowledged; Never = when it connects again
 	TopicAliases     int           // topics that a packet may name by a number, each way; 0 = none
 

@@ -282,6 +282,7 @@ func (d *decoder) limits(n *yaml.Node, l *Limits) {
 		field{key: "max_wills", read: d.size(&l.MaxWills, KiB, GiB, false)},
 		field{key: "max_keep_alive", read: d.duration(&l.MaxKeepAlive, time.Second, Never)},
 		field{key: "max_connect_rate", read: d.whole(&l.MaxConnectRate, 0, maxRate)},
+		field{key: "max_message_rate", read: d.whole(&l.MaxMessageRate, 0, maxRate)},
 		field{key: "resend_after", read: func(n *yaml.Node) { d.resendAfter(n, &l.ResendAfter) }},
 		field{key: "topic_aliases", read: d.whole(&l.TopicAliases, 0, 1000)},
 		field{key: "max_qos", read: d.whole(&l.MaxQoS, 0, 2)},
