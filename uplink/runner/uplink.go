@@ -324,9 +324,10 @@ func (u *Uplink) dialled(e *event) {
 		u.o.Log.Info("uplink is connected", "endpoint", u.endpoint(), "session_present", e.link.SessionPresent, "pending", u.spool.Ledger().Pending)
 	}
 	u.failures = 0
-	u.state.Store(&linkState{endpoint: u.endpoint(), connected: true, since: time.Now(), dials: u.dial})
 	u.forward.Connected(e.link)
 	u.inbox.setConnected(true)
+	// Last: whoever has seen it may rely on messages at QoS 0 being taken.
+	u.state.Store(&linkState{endpoint: u.endpoint(), connected: true, since: time.Now(), dials: u.dial})
 	for _, id := range early {
 		u.ack(id)
 	}
