@@ -12,6 +12,7 @@ import (
 	"strconv"
 	"strings"
 	"sync"
+	"syscall"
 	"time"
 
 	"github.com/eclipse/paho.golang/packets"
@@ -158,7 +159,7 @@ func dial(ctx context.Context, o *Options) (net.Conn, error) {
 	t := tls.Client(raw, config)
 	if err := t.HandshakeContext(ctx); err != nil {
 		raw.Close()
-		return nil, fmt.Errorf("mqtt: tls handshake with %s: %w", address, err)
+		return nil, fmt.Errorf("mqtt: tls handshake with %s: %w%s", address, err, handshakeRemedy(err))
 	}
 	return t, nil
 }
@@ -195,8 +196,8 @@ func (c *Conn) connectError(ack *paho.Connack, err error) error {
 		return e
 	case c.link.failure() != nil:
 		return c.link.failure()
-	case errors.Is(err, io.EOF):
-		return fmt.Errorf("mqtt: the server closed the connection without an answer to CONNECT: servers that do not speak MQTT 5, or do not like the client id or the certificate, may do so: %w", err)
+	case errors.Is(err, io.EOF), errors.Is(err, syscall.ECONNRESET):
+		return fmt.Errorf("mqtt: the server closed the connection without an answer to CONNECT: servers that expect TLS (mqtts) on that port, do not speak MQTT 5, or do not like the client id or the certificate, may do so: %w", err)
 	case errors.Is(err, context.DeadlineExceeded):
 		return fmt.Errorf("mqtt: no answer to CONNECT within %v: %w", c.o.Timeout, err)
 	}

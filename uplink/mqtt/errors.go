@@ -1,8 +1,12 @@
 package mqtt
 
 import (
+	"crypto/tls"
+	"crypto/x509"
 	"errors"
 	"fmt"
+	"io"
+	"syscall"
 )
 
 // ErrOldProtocol says that the server speaks MQTT 3.1.1 only. Trying again soon is of no use.
@@ -14,6 +18,24 @@ var ErrQoS0Only = errors.New("mqtt: the server takes QoS 0 only, so that nothing
 // errSessionPresent says that the server goes on with a session that was to end, of which nothing is
 // known here.
 var errSessionPresent = errors.New("mqtt: the server was asked for a new session and says that it has an old one")
+
+// handshakeRemedy says what to look at when a TLS handshake failed, "" if the error does.
+func handshakeRemedy(err error) string {
+	if _, ok := errors.AsType[x509.UnknownAuthorityError](err); ok {
+		return "; tls.ca names the authority to trust"
+	}
+	if _, ok := errors.AsType[x509.HostnameError](err); ok {
+		return "; tls.server_name is the name to expect, if the certificate has another one than the endpoint"
+	}
+	if e, ok := errors.AsType[x509.CertificateInvalidError](err); ok && e.Reason == x509.Expired {
+		return "; is the clock of this machine right?" // x509 says so of what is not valid yet, too
+	}
+	_, noTLS := errors.AsType[tls.RecordHeaderError](err)
+	if noTLS || errors.Is(err, io.EOF) || errors.Is(err, syscall.ECONNRESET) {
+		return "; the server may expect no TLS on that port (mqtt instead of mqtts)"
+	}
+	return ""
+}
 
 // RefusedError is a CONNACK with a reason code (MQTT5 §3.2.2.2).
 type RefusedError struct {
