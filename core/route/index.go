@@ -273,7 +273,7 @@ func (x *Index) remove(nd *node, r Receiver) (existed bool) {
 		return false
 	}
 	if l.n == 1 {
-		nd.subs = l.last()
+		nd.subs = l.first() // the only one that is left
 		x.lists.give(i)
 	}
 	return true

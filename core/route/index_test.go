@@ -161,14 +161,10 @@ func TestChurnDoesNotGrowTheIndex(t *testing.T) {
 		x.Subscribe("common/filter", Receiver(i), Options{})
 	}
 	// size covers every table that could grow.
-	size := func() [7]int {
-		slots := 0
-		for i := range x.lists.used {
-			slots += len(x.lists.at(i).slots)
-		}
-		return [7]int{
+	size := func() [6]int {
+		return [6]int{
 			len(x.nodes.chunks), len(x.levels.slab.chunks), len(x.lists.chunks),
-			len(x.heads), len(x.levels.heads), slots, len(x.levels.text) / (64 << 10),
+			len(x.heads), len(x.levels.heads), len(x.levels.text) / (64 << 10),
 		}
 	}
 	churn := func(from, rounds int) {
@@ -184,6 +180,15 @@ func TestChurnDoesNotGrowTheIndex(t *testing.T) {
 	churn(1000, 200_000)
 	if after := size(); after != before {
 		t.Errorf("tables grew from %v to %v", before, after)
+	}
+	room := 0
+	for i := range x.lists.used {
+		for _, b := range x.lists.at(i).blocks {
+			room += cap(b)
+		}
+	}
+	if room > there+2*blockSize {
+		t.Errorf("%d subscriptions of one filter take the place of %d", there, room)
 	}
 	if x.Len() != 2*there {
 		t.Errorf("Len() = %d, want %d", x.Len(), 2*there)

@@ -1,86 +1,88 @@
 package route
 
-// list holds two or more subscriptions of one filter: an open-addressed table by receiver, so
-// that the fifteen thousandth subscription of a filter costs what the second did. Unused slots
-// are 0.
+import (
+	"slices"
+	"sort"
+)
+
+// list holds two or more subscriptions of one filter, sorted by receiver, in blocks of bounded size: the
+// fifteen thousandth subscription of a filter costs about what the second did, growing copies little,
+// and a block that was filled in order has no unused place.
 type list struct {
-	slots []subscription // a power of two, at most three quarters used
-	n     int
+	blocks [][]subscription // each sorted, none empty; the receivers of one are above those of the one before
+	n      int
 }
 
-const minSlots = 4
+// blockSize is how many subscriptions a block has at most: 1 KiB of them.
+const blockSize = 128
 
-// slot returns where a search for r begins. Receivers are numbered densely; the multiplication
-// spreads them.
-func (l *list) slot(r Receiver) uint32 {
-	return uint32(r) * 0x9E3779B1 >> 7 & uint32(len(l.slots)-1)
-}
-
-// find returns the slot of r, or the unused one where its search ended.
-func (l *list) find(r Receiver) uint32 {
-	mask := uint32(len(l.slots) - 1)
-	i := l.slot(r)
-	for l.slots[i] != 0 && l.slots[i].receiver() != r {
-		i = (i + 1) & mask
+// find returns the block and the place in it where the subscription of r is, or where it belongs.
+func (l *list) find(r Receiver) (block, place int, found bool) {
+	least := subscription(r) << 32 // below each of r's, and above those of the receivers before r
+	block = sort.Search(len(l.blocks), func(i int) bool { return l.blocks[i][len(l.blocks[i])-1] >= least })
+	switch {
+	case block < len(l.blocks):
+		place, _ = slices.BinarySearch(l.blocks[block], least)
+		return block, place, l.blocks[block][place].receiver() == r
+	case block == 0:
+		return 0, 0, false
 	}
-	return i
+	return block - 1, len(l.blocks[block-1]), false
 }
 
 // put adds s or replaces the subscription of its receiver.
 func (l *list) put(s subscription) (replaced bool) {
-	if (l.n+1)*4 > len(l.slots)*3 {
-		l.resize(max(minSlots, 2*len(l.slots)))
+	i, place, found := l.find(s.receiver())
+	if found {
+		l.blocks[i][place] = s
+		return true
 	}
-	i := l.find(s.receiver())
-	replaced = l.slots[i] != 0
-	l.slots[i] = s
-	if !replaced {
-		l.n++
+	l.n++
+	switch {
+	case len(l.blocks) == 0:
+		l.blocks = [][]subscription{{s}}
+		return false
+	case len(l.blocks[i]) < blockSize:
+	case place == blockSize: // behind all others: they came in order, and leave no room behind them
+		l.blocks = append(l.blocks, []subscription{s})
+		return false
+	default:
+		upper := append(make([]subscription, 0, blockSize), l.blocks[i][blockSize/2:]...)
+		l.blocks[i] = l.blocks[i][:blockSize/2]
+		l.blocks = slices.Insert(l.blocks, i+1, upper)
+		if place > blockSize/2 {
+			i, place = i+1, place-blockSize/2
+		}
 	}
-	return replaced
+	l.blocks[i] = slices.Insert(l.blocks[i], place, s)
+	return false
 }
 
 // remove takes out the subscription of r.
 func (l *list) remove(r Receiver) (existed bool) {
-	i := l.find(r)
-	if l.slots[i] == 0 {
+	i, place, found := l.find(r)
+	if !found {
 		return false
 	}
-	// Close the gap: every later subscription of the run that may stand at the gap moves
-	// there, so that searches still end at the first unused slot.
-	mask := uint32(len(l.slots) - 1)
-	gap := i
-	for j := (i + 1) & mask; l.slots[j] != 0; j = (j + 1) & mask {
-		home := l.slot(l.slots[j].receiver())
-		if (j-home)&mask >= (j-gap)&mask {
-			l.slots[gap] = l.slots[j]
-			gap = j
-		}
-	}
-	l.slots[gap] = 0
 	l.n--
-	if len(l.slots) > minSlots && l.n*8 < len(l.slots) {
-		l.resize(len(l.slots) / 2)
+	l.blocks[i] = slices.Delete(l.blocks[i], place, place+1)
+	switch n := len(l.blocks[i]); {
+	case n == 0:
+		l.blocks = slices.Delete(l.blocks, i, i+1)
+	case n >= blockSize/4:
+	case i > 0 && len(l.blocks[i-1])+n <= blockSize*3/4:
+		l.join(i - 1)
+	case i+1 < len(l.blocks) && n+len(l.blocks[i+1]) <= blockSize*3/4:
+		l.join(i)
 	}
 	return true
 }
 
-// last returns the only subscription that is left.
-func (l *list) last() subscription {
-	for _, s := range l.slots {
-		if s != 0 {
-			return s
-		}
-	}
-	panic("route: internal error: empty list")
+// join puts block i+1 into block i.
+func (l *list) join(i int) {
+	l.blocks[i] = append(l.blocks[i], l.blocks[i+1]...)
+	l.blocks = slices.Delete(l.blocks, i+1, i+2)
 }
 
-func (l *list) resize(slots int) {
-	old := l.slots
-	l.slots = make([]subscription, slots)
-	for _, s := range old {
-		if s != 0 {
-			l.slots[l.find(s.receiver())] = s
-		}
-	}
-}
+// first returns the subscription of the first receiver.
+func (l *list) first() subscription { return l.blocks[0][0] }

@@ -112,10 +112,8 @@ func (x *Index) hit(n uint32) {
 	default:
 		l := x.lists.at(uint32(s >> 32))
 		m.hits = slices.Grow(m.hits, l.n)
-		for _, s := range l.slots {
-			if s != 0 {
-				m.hits = append(m.hits, s)
-			}
+		for _, b := range l.blocks {
+			m.hits = append(m.hits, b...)
 		}
 	}
 	m.sources++
