@@ -83,11 +83,13 @@ func (b *Broker) hasHeirs(m *member, is func(*share) bool) bool {
 
 // leavesToOthers says whether a session that ends has something that others may get.
 func (b *Broker) leavesToOthers(m *member) bool {
-	if !m.shares || !m.state.Durable() || !b.hasHeirs(m, func(*share) bool { return true }) {
+	// What is on its way may come back. m.movement may be a later one already.
+	moving := len(b.movements) > 0 && b.movements[0].m == m && b.movements[0].under > 0
+	if !m.shares && !moving || !m.state.Durable() || !b.hasHeirs(m, func(*share) bool { return true }) {
 		return false
 	}
 	n, _ := b.store.Queued(m.state.Number())
-	return n > 0 || m.movement != nil && m.movement.under > 0 // which may come back
+	return n > 0 || moving
 }
 
 func (b *Broker) move(v *movement) {
@@ -230,6 +232,7 @@ func (v *movement) moved(seq durable.Seq, err error) {
 		}
 		if !v.ended {
 			m.state.Returned(seq)
+			m.shares = true
 		}
 	}
 	v.step()

@@ -286,6 +286,45 @@ func TestFailedMoveLeavesTheMessageWhereItWas(t *testing.T) {
 	}
 }
 
+// On their way to another they are in nobody's queue, but come back if the disk fails.
+func TestMessagesThatCouldNotBeMovedOutliveTheirSession(t *testing.T) { // MQTT5 §4.8.2
+	for _, before := range []bool{false, true} {
+		t.Run(fmt.Sprint("it ends before the disk fails: ", before), func(t *testing.T) {
+			x := start(t)
+			one := x.groupMember("one", 1)
+			p, _ := x.connect(packet.V5, "p")
+			p.deliver("a", "0", 1)
+			p.deliver("a", "1", 1)
+			one.message()
+			one.message()
+			two := x.groupMember("two", 1)
+			x.store.hold()
+			x.away(one, "one")
+			x.until("the moves", func() bool { return x.b.members["two"].state.Pending() == 2 })
+			two.message()
+			two.message()
+			one, _ = x.connect(packet.V5, "one", lasting)
+			x.away(one, "one")
+			expire := func() { x.b.members["one"].away.expires.Fire(0) }
+			if before {
+				x.do(expire)
+			}
+			x.store.release(errDisk)
+			x.still()
+			if !before {
+				x.do(expire)
+			}
+			if got := two.collect(2); !slices.Equal(got, numbers(0, 1)) {
+				t.Errorf("the other member got %v, want both", got)
+			}
+			x.until("the end", func() bool { return x.store.open() == 0 })
+			if s, err := x.b.Snapshot(t.Context()); err != nil || s.DroppedEnded != 0 {
+				t.Errorf("%+v (%v)", s, err)
+			}
+		})
+	}
+}
+
 func TestMovesOfAnEndedSessionAreTriedAgain(t *testing.T) {
 	x := start(t)
 	x.offline(packet.V5, "one", "$share/g/a", 1)
