@@ -75,6 +75,45 @@ func TestAFailedCommitRevokesItsMessagesAndNothingElse(t *testing.T) {
 	}
 }
 
+// Of a message with two records the second notes the identifier of QoS 2 and ends the delay: alone it
+// would be taken for the whole.
+func TestAFailedCommitTakesTheRestOfItsMessageAlong(t *testing.T) {
+	b := newStore(t)
+	b.put(1)
+	b.put(2)
+	k := b.next()
+	due := b.Delay(durable.Delayed{Message: note("late"), Delay: 1}, k)
+	b.Flush()
+	b.a.wait(t, k)
+	first, second, third := b.next(), b.next(), b.next()
+	b.Append(durable.Append{Message: note("one"), Receivers: receivers(2, 1), More: true}, first)
+	b.mu.Lock()
+	under := b.open
+	b.mu.Unlock()
+	b.Store.done(under, unix.EIO) // as the writer does, when the commit before it has failed
+	s := b.Append(durable.Append{Message: note("two"), Receivers: receivers(2, 2), Publisher: 1, PublisherID: 7, Delayed: due}, second)
+	b.Append(durable.Append{Message: note("next"), Receivers: receivers(2, 1, 2)}, third)
+	b.Flush()
+	if c := b.a.wait(t, first); c.Err != unix.EIO {
+		t.Errorf("the first part: got %+v, want the error", c)
+	}
+	if c := b.a.wait(t, second); c.Err != unix.EIO || s != 0 {
+		t.Errorf("the second part has the number %d: got %+v, want the error", s, c)
+	}
+	if c := b.a.wait(t, third); c.Err != nil {
+		t.Errorf("the next message: %v", c.Err)
+	}
+	b = b.crash()
+	if d := b.Delayed(); len(d) != 1 {
+		t.Errorf("%d messages are delayed, want the one that was not published", len(d))
+	}
+	for _, r := range b.Sessions() {
+		if r.Pending != 1 || len(r.Incoming) != 0 {
+			t.Errorf("restored %+v, want the next message alone, and no identifier", r)
+		}
+	}
+}
+
 func TestAFailedMoveLeavesTheMessageWhereItWas(t *testing.T) {
 	b := newStore(t)
 	b.put(1)

@@ -17,16 +17,22 @@ import (
 //
 // With From it is the message of another queue, which it leaves in the same transaction.
 //
-// It returns 0, and answers with ErrFull, if too much waits for the disk.
+// It returns 0, and answers with ErrFull, if too much waits for the disk; or with the error of the
+// disk, if what this belongs together with has failed already.
 func (s *Store) Append(a durable.Append, k durable.Token) durable.Seq {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	if s.closing {
 		return 0
 	}
+	if s.torn != nil {
+		s.turnDown(k, s.torn)
+		s.join(a.More)
+		return 0
+	}
 	size := messageBytes(a.Message)
 	if s.queued > 0 && s.queued+int64(size) > s.opts.MaxQueued && !s.joined { // all of it or nothing
-		s.full(k)
+		s.turnDown(k, ErrFull)
 		return 0
 	}
 	d := delay(k)
@@ -102,7 +108,7 @@ func (s *Store) Delay(d durable.Delayed, k durable.Token) durable.Seq {
 	}
 	size := messageBytes(d.Message)
 	if s.queued > 0 && s.queued+int64(size) > s.opts.MaxQueued {
-		s.full(k)
+		s.turnDown(k, ErrFull)
 		return 0
 	}
 	t := s.want(delay(k))
@@ -117,11 +123,11 @@ func (s *Store) Delay(d durable.Delayed, k durable.Token) durable.Seq {
 	return d.Seq
 }
 
-// full answers with ErrFull, in the order of the operations.
-func (s *Store) full(k durable.Token) {
+// turnDown answers with an error, in the order of the operations.
+func (s *Store) turnDown(k durable.Token, err error) {
 	t := s.want(0)
 	if k != 0 {
-		t.done = append(t.done, durable.Completion{Token: k, Err: ErrFull})
+		t.done = append(t.done, durable.Completion{Token: k, Err: err})
 	}
 }
 

@@ -98,8 +98,9 @@ type Store struct {
 	seq      durable.Seq
 	numbered durable.SessionNumber // the last session number that was given
 
-	open      *txn // collects; nil = nothing yet
-	joined    bool // what comes next belongs to open, too, which is not sealed before
+	open      *txn  // collects; nil = nothing yet
+	joined    bool  // what comes next belongs to open, too, which is not sealed before
+	torn      error // of the commit that failed with the first part of what is joined, nil = none
 	parted    sync.Cond
 	txns      []*txn // not answered yet, in order, open included
 	spare     *txn   // to be used again

@@ -153,6 +153,9 @@ func (s *Store) join(more bool) {
 		s.parted.Broadcast()
 	}
 	s.joined = more
+	if !more {
+		s.torn = nil
+	}
 }
 
 // queue hands t to the writer; what comes before Start stays in txns until then. It is never
@@ -364,6 +367,9 @@ func (s *Store) done(t *txn, err error) {
 	} else {
 		failed := s.txns
 		s.txns, s.open = nil, nil
+		if s.joined { // the second part must not be stored without the first
+			s.torn = err
+		}
 		for i := len(failed) - 1; i >= 0; i-- {
 			s.revoke(failed[i])
 		}
