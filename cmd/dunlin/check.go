@@ -105,9 +105,7 @@ func summary(file string, cfg *config.Config, users *auth.PasswordFile) []byte {
 	}
 	line("data", "%s", cfg.Data)
 	for _, l := range cfg.Listeners {
-		line("listener", "%s, %s", l.Address, map[bool]string{
-			true: "no password needed", false: "password needed",
-		}[cfg.AllowsAnonymous(l)])
+		line("listener", "%s, %s", l.Address, doorSummary(cfg, l))
 	}
 	if users == nil {
 		line("users", "none")
@@ -120,6 +118,17 @@ func summary(file string, cfg *config.Config, users *auth.PasswordFile) []byte {
 	}
 	w.Flush()
 	return b.Bytes()
+}
+
+// doorSummary says what awaits a client at a listener.
+func doorSummary(cfg *config.Config, l config.Listener) string {
+	switch {
+	case !l.LetsIn():
+		return "sends everybody on to " + l.Redirect.To
+	case cfg.AllowsAnonymous(l):
+		return "no password needed"
+	}
+	return "password needed"
 }
 
 func accessSummary(cfg *config.Config) string {

@@ -26,6 +26,8 @@ listeners:
   - address: 127.0.0.1:1883
   - address: 0.0.0.0:1884
     open: true
+  - address: 0.0.0.0:1885
+    redirect: {to: "broker.example:1883"}
 auth: {passwords: `+passwords+`}
 access:
   users:
@@ -41,6 +43,7 @@ uplinks:
   data      /var/lib/dunlin
   listener  127.0.0.1:1883, password needed
   listener  0.0.0.0:1884, no password needed
+  listener  0.0.0.0:1885, sends everybody on to broker.example:1883
   users     1 in `+passwords+`
   access    rules for ghost, meter
   uplink    cloud to mqtt://broker.example.com:1883, 1 rule up, 0 rules down

@@ -158,7 +158,7 @@ func TestUsersDoWhatTheirRulesAllow(t *testing.T) {
 			"dunlin pub: the broker refused the connection: Not authorized (0x87)\n")
 		sub := append([]string{"sub", "-h", "unix:" + socket, "-W", "30", "-V", v, "-C", "1"}, ann...)
 		dunlin(t, "", append(sub, "-t", "from/+/1")...).check(t, 0, "x\n", "")
-		refusal := map[string]string{"5": "Not authorized (0x87)", "311": "Unspecified error (0x80)"}[v]
+		refusal := map[string]string{"5": `Not authorized (0x87): "the access rules do not let this client subscribe to a filter"`, "311": "Unspecified error (0x80)"}[v]
 		dunlin(t, "", append(sub, "-t", "#")...).check(t, 1, "",
 			"dunlin sub: the broker refused the subscription to #: "+refusal+"\n")
 	}
@@ -286,9 +286,9 @@ func TestRefusalIsSaidInWords(t *testing.T) {
 			"dunlin pub: the broker refused the message to a: Not authorized (0x87): \"not yours\"\n",
 		}, {
 			"subscription",
-			ack(packet.AppendSuback(nil, &packet.Suback{ID: 1, Codes: []packet.ReasonCode{0, packet.NotAuthorized}}, packet.V5)),
+			ack(packet.AppendSuback(nil, &packet.Suback{ID: 1, Codes: []packet.ReasonCode{0, packet.NotAuthorized}, Reason: []byte("not yours")}, packet.V5)),
 			[]string{"sub", "-t", "a", "-t", "b/#"},
-			"dunlin sub: the broker refused the subscription to b/#: Not authorized (0x87)\n",
+			"dunlin sub: the broker refused the subscription to b/#: Not authorized (0x87): \"not yours\"\n",
 		}, {
 			"end of the connection",
 			ack(packet.AppendDisconnect(nil, &packet.Disconnect{Code: packet.ServerShuttingDown}, packet.V5)),

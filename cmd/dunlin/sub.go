@@ -203,24 +203,26 @@ func (s *subscription) subscribe(ctx context.Context, cl *client.Client) error {
 	}
 	var refused []error
 	if len(s.unsubscribe) > 0 {
-		codes, err := cl.Unsubscribe(ctx, s.unsubscribe)
+		codes, reason, err := cl.Unsubscribe(ctx, s.unsubscribe)
 		if err != nil {
 			return err
 		}
 		for i, code := range codes {
 			if code >= packet.UnspecifiedError {
-				refused = append(refused, &client.Refused{What: "to end the subscription to " + s.unsubscribe[i], Code: code})
+				refused = append(refused, &client.Refused{What: "to end the subscription to " + s.unsubscribe[i], Code: code, Reason: reason})
+				reason = "" // it is one for them all
 			}
 		}
 	}
 	if len(s.filters) > 0 {
-		codes, err := cl.Subscribe(ctx, s.id, s.filters)
+		codes, reason, err := cl.Subscribe(ctx, s.id, s.filters)
 		if err != nil {
 			return err
 		}
 		for i, code := range codes {
 			if code >= packet.UnspecifiedError {
-				refused = append(refused, &client.Refused{What: "the subscription to " + s.filters[i].Filter, Code: code})
+				refused = append(refused, &client.Refused{What: "the subscription to " + s.filters[i].Filter, Code: code, Reason: reason})
+				reason = ""
 			}
 		}
 	}

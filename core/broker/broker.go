@@ -296,7 +296,15 @@ func (h handler) Accepted(k *conn.Conn, where any) bool {
 	if b.stopping || ln.MaxConnections > 0 && ln.connections >= ln.MaxConnections ||
 		b.limits.MaxConnections > 0 && b.counters.Connections >= b.limits.MaxConnections {
 		b.counters.RefusedConnects++
+		if !b.stopping { // nobody can be told: the reason is in the log only
+			ln.full.what = "there are as many connections as there may be, more are closed"
+			ln.full.report(b, slog.LevelWarn, "listener", ln.Name, "remote", k.Remote(), "connections", ln.connections,
+				"of_all_listeners", b.counters.Connections)
+		}
 		return false
+	}
+	if b.loop.Now()-ln.full.logged >= reportEvery { // or coming and going at the bound would fill the log
+		ln.full.over(b, "listener", ln.Name)
 	}
 	ln.connections++
 	b.counters.Connections++

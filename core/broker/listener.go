@@ -23,6 +23,7 @@ type Listener struct {
 	connections int
 	connects    bucket
 	crowded     failures // CONNECT packets above the rate
+	full        failures // connections above MaxConnections, its own or that of Limits
 }
 
 // Redirect sends clients on to other servers (MQTT5 §4.11). The zero value sends nobody.

@@ -1,7 +1,9 @@
 package broker
 
 import (
+	"bytes"
 	"fmt"
+	"log/slog"
 	"net"
 	"strings"
 	"testing"
@@ -126,4 +128,27 @@ func TestSocketsOfOneListenerShareItsBound(t *testing.T) {
 	second.connect(packet.V311, "b")
 	first.dial(packet.V311).closed()
 	second.dial(packet.V311).closed()
+}
+
+// The client sees a connection that ends, whatever the reason: the log is the only place for it.
+func TestListenerThatIsFullSaysSoOnceInALongTime(t *testing.T) {
+	var log bytes.Buffer // written by the loop
+	x := start(t, func(o *Options) { o.Log = slog.New(slog.NewTextHandler(&log, nil)) })
+	o := &Listener{Name: "small", AllowAnonymous: true, MaxConnections: 1}
+	l := x.at(o)
+	a, _ := l.connect(packet.V311, "a")
+	for range 3 {
+		l.dial(packet.V311).closed()
+	}
+	x.away(a, "a")
+	x.until("there is room", func() bool { return o.connections == 0 })
+	l.connect(packet.V311, "b")
+	l.dial(packet.V311).closed()
+	x.do(func() {
+		const full = "there are as many connections as there may be, more are closed"
+		said := log.String()
+		if n := strings.Count(said, full); n != 1 || !strings.Contains(said, "listener=small") {
+			t.Errorf("it is in the log %d times:\n%s", n, said)
+		}
+	})
 }

@@ -423,20 +423,21 @@ func (c *Client) Unacknowledged() int {
 	return len(c.flight)
 }
 
-// Subscribe asks for the filters and returns the broker's answer to each; id is the Subscription
-// Identifier of them all, 0 = none. Messages that arrive meanwhile wait for Receive, however many:
+// Subscribe asks for the filters and returns the broker's answer to each, and its Reason String; id is
+// the Subscription Identifier of them all, 0 = none. Messages that arrive meanwhile wait for Receive, however many:
 // their acknowledgement waits, too, and that is what holds the broker back.
-func (c *Client) Subscribe(ctx context.Context, id uint32, filters []packet.Subscription) ([]packet.ReasonCode, error) {
+func (c *Client) Subscribe(ctx context.Context, id uint32, filters []packet.Subscription) (codes []packet.ReasonCode, reason string, err error) {
 	if id > 0 && c.connack.SubIDUnavailable {
-		return nil, limitf("the broker takes no subscription identifiers")
+		return nil, "", limitf("the broker takes no subscription identifiers")
 	}
 	return c.ask(ctx, len(filters), packet.SUBSCRIBE, func(b []byte, p packet.ID) []byte {
 		return packet.AppendSubscribeWith(b, p, id, c.forSubscribe, filters, c.version)
 	})
 }
 
-// Unsubscribe ends the subscriptions and returns the broker's answer to each; 3.1.1 has none.
-func (c *Client) Unsubscribe(ctx context.Context, filters []string) ([]packet.ReasonCode, error) {
+// Unsubscribe ends the subscriptions and returns the broker's answer to each, and its Reason String;
+// 3.1.1 has none.
+func (c *Client) Unsubscribe(ctx context.Context, filters []string) (codes []packet.ReasonCode, reason string, err error) {
 	n := len(filters)
 	if c.version < packet.V5 {
 		n = 0
@@ -447,7 +448,7 @@ func (c *Client) Unsubscribe(ctx context.Context, filters []string) ([]packet.Re
 }
 
 // ask sends what has an answer with n codes, and waits for it.
-func (c *Client) ask(ctx context.Context, n int, what packet.Type, request func([]byte, packet.ID) []byte) ([]packet.ReasonCode, error) {
+func (c *Client) ask(ctx context.Context, n int, what packet.Type, request func([]byte, packet.ID) []byte) (codes []packet.ReasonCode, reason string, err error) {
 	c.mu.Lock()
 	c.waitingID, c.answer = c.freeID(), nil
 	c.out = request(c.out[:0], c.waitingID)
@@ -455,25 +456,25 @@ func (c *Client) ask(ctx context.Context, n int, what packet.Type, request func(
 	if limit > 0 && uint64(len(c.out)) > uint64(limit) {
 		c.waitingID = 0
 		c.mu.Unlock()
-		return nil, limitf("the %v has %d bytes, the broker takes %d", what, len(c.out), limit)
+		return nil, "", limitf("the %v has %d bytes, the broker takes %d", what, len(c.out), limit)
 	}
-	err := c.said(c.write(c.out))
+	err = c.said(c.write(c.out))
 	c.mu.Unlock()
 	if err != nil {
-		return nil, err
+		return nil, "", err
 	}
 	ctx, cancel := context.WithTimeoutCause(ctx, answerTimeout, fmt.Errorf("the broker did not answer the %v", what))
 	defer cancel()
 	if err := c.until(ctx, func() bool { return c.answer != nil }); err != nil {
-		return nil, err
+		return nil, "", err
 	}
 	c.mu.Lock()
 	defer c.mu.Unlock()
 	c.waitingID = 0
 	if len(c.answer.Codes) != n {
-		return nil, fmt.Errorf("the broker answered to %d filters instead of %d", len(c.answer.Codes), n)
+		return nil, "", fmt.Errorf("the broker answered to %d filters instead of %d", len(c.answer.Codes), n)
 	}
-	return c.answer.Codes, nil
+	return c.answer.Codes, string(c.answer.Reason), nil
 }
 
 // Receive waits for a message. What it returned before is acknowledged by that: a message counts

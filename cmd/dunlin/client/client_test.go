@@ -326,11 +326,11 @@ func TestSubscribeAnswersForEachFilter(t *testing.T) {
 			t.Errorf("SUBSCRIBE: %v", err)
 		}
 		p.publish("early", 0, 0) // a message may overtake the answer
-		p.send(packet.AppendSuback(nil, &packet.Suback{ID: s.ID, Codes: []packet.ReasonCode{packet.GrantedQoS1, packet.NotAuthorized}}, p.v))
+		p.send(packet.AppendSuback(nil, &packet.Suback{ID: s.ID, Codes: []packet.ReasonCode{packet.GrantedQoS1, packet.NotAuthorized}, Reason: []byte("not b")}, p.v))
 	}()
-	codes, err := c.Subscribe(t.Context(), 0, []packet.Subscription{{Filter: "a"}, {Filter: "b"}})
-	if err != nil || len(codes) != 2 || codes[0] != packet.GrantedQoS1 || codes[1] != packet.NotAuthorized {
-		t.Errorf("Subscribe: %v, %v", codes, err)
+	codes, reason, err := c.Subscribe(t.Context(), 0, []packet.Subscription{{Filter: "a"}, {Filter: "b"}})
+	if err != nil || len(codes) != 2 || codes[0] != packet.GrantedQoS1 || codes[1] != packet.NotAuthorized || reason != "not b" {
+		t.Errorf("Subscribe: %v, %q, %v", codes, reason, err)
 	}
 	if m, err := c.Receive(t.Context()); err != nil || m.Topic != "early" {
 		t.Errorf("Receive: %v, %v", m, err)
@@ -388,7 +388,7 @@ func TestPingKeepsTheConnectionAlive(t *testing.T) {
 		}()
 		p.want(packet.PINGREQ)
 		<-c.Done() // no answer to that one
-		_, err := c.Subscribe(t.Context(), 0, []packet.Subscription{{Filter: "a"}})
+		_, _, err := c.Subscribe(t.Context(), 0, []packet.Subscription{{Filter: "a"}})
 		if err == nil || err.Error() != "the connection is lost: the broker does not answer any more" {
 			t.Errorf("got %v", err)
 		}
@@ -480,7 +480,7 @@ func TestUnsubscribeAnswersForEachFilter(t *testing.T) {
 			}
 			p.send(packet.AppendUnsuback(nil, &packet.Suback{ID: u.ID, Codes: []packet.ReasonCode{packet.Success, packet.NotAuthorized}}, v))
 		}()
-		codes, err := c.Unsubscribe(t.Context(), []string{"a", "b"})
+		codes, _, err := c.Unsubscribe(t.Context(), []string{"a", "b"})
 		if err != nil || v == packet.V5 && (len(codes) != 2 || codes[1] != packet.NotAuthorized) {
 			t.Errorf("version %d: %v, %v", v, codes, err)
 		}

@@ -205,7 +205,11 @@ func (c *Client) handle(h packet.Header, body []byte, aliases uint16) error {
 			return wrong(h, err)
 		}
 		if a.ID != 0 && a.ID == c.waitingID {
-			c.answer = &packet.Suback{ID: a.ID, Codes: append([]packet.ReasonCode(nil), a.Codes...)}
+			c.answer = &packet.Suback{
+				ID:     a.ID,
+				Reason: append([]byte(nil), a.Reason...),
+				Codes:  append([]packet.ReasonCode(nil), a.Codes...),
+			}
 		}
 		return nil
 	case packet.PINGRESP:
