@@ -26,8 +26,11 @@ func foretell(b []byte, v packet.Version) fate {
 	f := fate{version: v, answers: map[packet.Type]int{}}
 	for len(b) > 0 && !f.closes {
 		header := packet.ParseHeader
-		if f.version == packet.V31 {
+		switch f.version {
+		case packet.V31:
 			header = packet.ParseHeader31
+		case packet.V5:
+			header = packet.ParseHeader5
 		}
 		h, n, err := header(b)
 		switch {
@@ -129,6 +132,7 @@ func FuzzConnection(f *testing.F) {
 	}
 	f.Add(byte(5), []byte("\x30\x07\x00\x01a\x03\x23\x00\x01\x30\x06\x00\x00\x03\x23\x00\x01"), []byte{4})
 	f.Add(byte(5), []byte("\x82\x0f\x00\x01\x00\x00\x09$share/g/\x00"), []byte{})
+	f.Add(byte(5), []byte("\xC0\x80\x00"), []byte{1}) // PINGREQ with a padded Remaining Length [MQTT-1.5.5-1]
 	for _, broken := range []string{
 		"\x82\x06\x00\x01\x00\x00\x01a", // SUBSCRIBE without its options
 		"\xA2\x03\x00\x01\x00",          // UNSUBSCRIBE without a filter
