@@ -120,6 +120,9 @@ func (s *Session) Returned(seq durable.Seq) {
 	s.pending++
 	s.live = false
 	s.readTo = min(s.readTo, seq-1)
+	if s.dropped.has(seq) { // those beside it were: nothing is being read in which they could be
+		s.dropped = span{}
+	}
 }
 
 // Keep remembers a QoS 1 message of a shared subscription that is being sent by a session without a

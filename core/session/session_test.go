@@ -193,3 +193,30 @@ func TestWhatIsTakenForAnotherSessionIsGoneUntilItReturns(t *testing.T) {
 		t.Errorf("reads behind %d (%v) with %d pending; want behind 0, and 2", after, ok, s.Pending())
 	}
 }
+
+func TestWhatReturnsIsSentThoughWhatCameBehindItWasDropped(t *testing.T) {
+	s := New(1, &Limits{Window: 3})
+	for seq := range durable.Seq(3) {
+		s.Took(seq+1, 1, 0)
+	}
+	if !s.Take(1) {
+		t.Fatal("it was not taken")
+	}
+	s.Dropped(1, 2)
+	s.Returned(1)
+	s.Connect(10)
+	if after, _, ok := s.NextRead(); !ok || after != 0 {
+		t.Fatalf("reads behind %d (%v), want behind 0", after, ok)
+	}
+	for _, seq := range []durable.Seq{1, 3} {
+		if s.Begun(seq) {
+			t.Errorf("%d counts as begun", seq)
+		}
+		if _, what := s.Entry(&durable.Entry{Seq: seq, QoS: 1}); what != Send {
+			t.Errorf("got %v for %d, want it sent", what, seq)
+		}
+	}
+	if s.Pending() != 2 {
+		t.Errorf("%d are pending, want 2", s.Pending())
+	}
+}
