@@ -31,6 +31,19 @@ func startGateway(t *testing.T, settings ...string) *process.Process {
 	return broker
 }
 
+// reachable waits until something listens on the address: the first of a broker's listeners is there
+// before the others.
+func reachable(t *testing.T, address string) {
+	t.Helper()
+	until(t, "something listens on "+address, func() bool {
+		c, err := net.Dial("tcp", address)
+		if err == nil {
+			c.Close()
+		}
+		return err == nil
+	})
+}
+
 // says waits until the log has the text.
 func says(t *testing.T, broker *process.Process, text string) {
 	t.Helper()

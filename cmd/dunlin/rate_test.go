@@ -2,7 +2,6 @@ package main
 
 import (
 	"context"
-	"net"
 	"strconv"
 	"testing"
 
@@ -16,13 +15,7 @@ func TestConnectsAboveTheConfiguredRateAreRefused(t *testing.T) { // 0x9F, MQTT5
 	startGateway(t, "listeners.1.address="+address, "listeners.1.max_connect_rate=1")
 	ctx, cancel := context.WithTimeout(t.Context(), hang)
 	defer cancel()
-	until(t, address+" is listened on", func() bool {
-		c, err := net.Dial("tcp", address)
-		if err == nil {
-			c.Close()
-		}
-		return err == nil
-	})
+	reachable(t, address)
 	// All CONNECT packets are on their way before any answer is read.
 	var all []*client.Raw
 	for i := range n {

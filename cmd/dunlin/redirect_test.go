@@ -11,6 +11,8 @@ func TestClientsAreSentOnByConfiguration(t *testing.T) { // MQTT5 §4.11
 	broker := startGateway(t,
 		"listeners.1.address="+away, "listeners.1.redirect.to=b.example:1884 c.example", "listeners.1.redirect.permanent=true",
 		"listeners.2.address="+leaving, "listeners.2.redirect.to=b.example", "listeners.2.redirect.at_stop=true")
+	reachable(t, away)
+	reachable(t, leaving)
 	at := func(address string, args ...string) []string {
 		host, port, _ := net.SplitHostPort(address)
 		return append(args, "-h", host, "-p", port, "-t", "a")
