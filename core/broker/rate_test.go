@@ -235,7 +235,8 @@ func TestBurstOfMessagesIsThatOfASecondAndTheReceiveMaximum(t *testing.T) {
 				*x.b.paces[c] = pace{}
 				for n := range tt.burst {
 					if !x.b.inPace(c) {
-						t.Fatalf("%d messages, want %d", n, tt.burst)
+						t.Errorf("%d messages, want %d", n, tt.burst)
+						return
 					}
 				}
 				if x.b.inPace(c) {
@@ -312,5 +313,20 @@ func TestWhoWaitedForTheDiskIsNotTooFast(t *testing.T) {
 	x.store.release(nil)
 	for range throttleAt + behind {
 		w.expect(packet.PUBACK)
+	}
+}
+
+func TestQoS0WithinABoundAllocatesNothing(t *testing.T) {
+	b, turn := fanOut(t, nil)
+	b.limits.MaxMessageRate, b.paces = 1_000_000, make(map[*client]*pace)
+	for _, m := range b.members {
+		b.setPace(m.client)
+	}
+	sent := b.counters.Sent
+	if got := testing.AllocsPerRun(100, turn); got != 0 {
+		t.Errorf("%v allocations for 10 messages to 3 subscribers, want 0", got)
+	}
+	if got := b.counters.Sent - sent; got != 101*30 {
+		t.Errorf("%d messages were sent, want %d", got, 101*30)
 	}
 }
