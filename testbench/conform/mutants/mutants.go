@@ -74,12 +74,12 @@ var mutants = []mutant{
 	},
 	{
 		"a new connection leaves the delayed will alone", "core/broker/connect.go",
-		"b.setWill(m, k.will) // one that was delayed is dropped: its client is back [MQTT-3.1.3-9]\n\tb.unsetTimers(m)", "if k.will != nil {\n\t\tb.setWill(m, k.will)\n\t}",
+		"b.setWill(m, k.will) // one that was delayed is dropped: its client is back [MQTT-3.1.3-9]\n\tb.endAbsence(m)", "if k.will != nil {\n\t\tb.setWill(m, k.will)\n\t}",
 		[]string{"5.0:MQTT-3.1.3-9"},
 	},
 	{
 		"wills do not wait for their delay", "core/broker/member.go",
-		"b.loop.At(b.loop.Now()+wait, m.willDue)", "b.loop.At(b.loop.Now()+wait/1000, m.willDue)",
+		"b.loop.At(b.loop.Now()+wait, m.away.willDue)", "b.loop.At(b.loop.Now()+wait/1000, m.away.willDue)",
 		[]string{"5.0:§3.1.3.2.2"},
 	},
 	{
@@ -149,7 +149,7 @@ var mutants = []mutant{
 	},
 	{
 		"the client gets one more than its Receive Maximum", "core/session/outgoing.go",
-		"return min(s.window-s.outstanding,", "return min(s.window-s.outstanding+1,",
+		"return min(int(s.window)-int(s.outstanding),", "return min(int(s.window)-int(s.outstanding)+1,",
 		[]string{"5.0:MQTT-3.3.4-9", "5.0:MQTT-4.9.0-2"},
 	},
 	{
