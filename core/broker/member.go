@@ -134,6 +134,9 @@ func (b *Broker) endSession(m *member) {
 		}
 	}
 	m.subs, m.greetings = nil, nil
+	if v := m.movement; v != nil && v.rests {
+		b.loop.Unset(v)
+	}
 	b.freeReceiver(m.receiver)
 	if b.members[m.clientID] == m {
 		delete(b.members, m.clientID)

@@ -21,9 +21,10 @@ import (
 // moved [MQTT-4.8.2-4, MQTT-4.8.2-5].
 //
 // One movement is under way at a time, and of it one read: the others wait. It ends early when its
-// client is back.
+// client is back. Behind one that has written a lot, what its session has stays for moveRest: members
+// that come and go would else write a long queue again and again.
 type movement struct {
-	loop.Place // of the next try
+	loop.Place // of the next try, or of the end of its rest
 	b          *Broker
 	m          *member // nil: of an earlier process
 	clientID   string
@@ -35,6 +36,8 @@ type movement struct {
 	more   bool        // the store has entries behind it
 	under  int         // messages under way
 	failed bool        // one of them could not be moved
+	bytes  int         // of what was moved
+	rests  bool
 }
 
 const (
@@ -42,6 +45,9 @@ const (
 	moveEntries = 256
 	// moveAgain is how long after a failure an ended session is tried again.
 	moveAgain = 5 * time.Second
+	// moveRest is how long a session keeps what it has after restBytes of it were moved.
+	moveRest  = 5 * time.Minute
+	restBytes = 256 << 10
 )
 
 // moveFrom begins to move what a session has whose connection has ended.
@@ -50,6 +56,8 @@ func (b *Broker) moveFrom(m *member) {
 	case !m.shares:
 	case m.state.Pending() == 0:
 		m.shares = false
+	case m.movement != nil && m.movement.rests:
+		m.movement.epoch = m.epoch
 	case !b.hasHeirs(m, func(s *share) bool { return s.m.online() && s.m.state.Durable() }):
 	case m.movement != nil && m.movement != b.movements[0]: // it has not begun
 		m.movement.epoch = m.epoch
@@ -168,14 +176,27 @@ func (v *movement) step() {
 		}
 		b.store.EndSession(v.number, 0)
 	default:
+		rests := v.m.movement == v && v.bytes > restBytes && !v.m.ended
 		v.leave()
+		if rests {
+			v.rests, v.m.movement = true, v
+			b.loop.At(b.loop.Now()+moveRest, v)
+		}
 	}
 	b.moveNext()
 }
 
-// Fire tries again.
+// Fire tries again, or ends the rest.
 func (v *movement) Fire(time.Duration) time.Duration {
-	v.b.move(v)
+	switch {
+	case !v.rests:
+		v.b.move(v)
+	default:
+		v.m.movement = nil
+		if v.holds() && v.m.client == nil {
+			v.b.moveFrom(v.m)
+		}
+	}
 	return 0
 }
 
@@ -191,6 +212,7 @@ func (v *movement) give(e *durable.Entry) {
 	if s == nil || !v.ended && !v.m.state.Take(e.Seq) {
 		return
 	}
+	v.bytes += overhead + pub.size()
 	t := g.give(&pub, s)
 	if t.qos == 0 || !t.m.state.Durable() {
 		b.offerOne(&pub, t, b.publishing())

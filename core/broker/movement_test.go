@@ -410,3 +410,52 @@ func TestManyLostSessionsAreEmptiedOneAfterTheOther(t *testing.T) {
 	last.nothing()
 	x.until("the end", func() bool { return x.store.open() == 0 })
 }
+
+// Members that come and go must not write a long queue to flash again and again.
+func TestWhatComesBackSoonIsNotMovedAgain(t *testing.T) {
+	x := start(t)
+	slow := func(c *packet.Connect) { c.ReceiveMaximum = 1 }
+	one, two := x.groupMember("one", 1, slow), x.groupMember("two", 1, slow)
+	x.away(two, "two")
+	p, _ := x.connect(packet.V5, "p")
+	const messages = restBytes/10_000 + 1
+	for i := range messages {
+		p.deliver("a", fmt.Sprintf("%010000d", i), 1)
+	}
+	rejoin := func(id string) *wire {
+		w, _ := x.connect(packet.V5, id, lasting, slow)
+		return w
+	}
+	moved := func(want int) {
+		t.Helper()
+		x.still()
+		if n := x.outcome(durable.Moved); n != want {
+			t.Fatalf("%d messages were moved, want %d", n, want)
+		}
+	}
+	two = rejoin("two")
+	x.away(one, "one")
+	moved(messages)
+	one = rejoin("one")
+	x.away(two, "two")
+	moved(2 * messages)
+	two = rejoin("two")
+	for range 3 {
+		x.away(one, "one") // it was moved from a moment ago
+		moved(2 * messages)
+		one = rejoin("one")
+	}
+	x.do(func() { x.b.members["one"].movement.Fire(0) }) // its rest ends while it is connected
+	moved(2 * messages)
+	x.away(one, "one")
+	moved(3 * messages)
+	x.do(func() { x.b.members["one"].movement.Fire(0) })
+
+	x.away(two, "two")
+	one = rejoin("one")
+	moved(3 * messages)
+	x.do(func() { x.b.members["two"].movement.Fire(0) }) // its rest ends while it is away
+	moved(4 * messages)
+	x.queues("one", messages, 1)
+	x.queues("two", 0, 0)
+}
