@@ -6,7 +6,9 @@ package packet
 var (
 	// The fixed header.
 	errReservedType    = malformed("packet type 0 is reserved")
-	errReservedFlags   = malformed("reserved flags of the fixed header")      // [MQTT-2.1.3-1]
+	errReservedFlags   = malformed("reserved flags of the fixed header") // [MQTT-2.1.3-1]
+	errTLS             = malformed("reserved flags of the fixed header: this is how TLS begins, and not MQTT")
+	errHTTP            = malformed("reserved flags of the fixed header: this is how an HTTP request begins, as of a WebSocket, and not MQTT")
 	errRemainingLength = malformed("remaining length is longer than 4 bytes") // §1.5.5
 	errPingBody        = malformed("ping with a body")                        // §3.12, §3.13
 	errQoS3            = malformed("publish with both qos bits set")          // [MQTT-3.3.1-4]

@@ -114,6 +114,9 @@ var firstByteFault = func() (faults [256]*Error) {
 			}
 		}
 	}
+	// What comes to a port by mistake most often. None of these bytes begins a packet of MQTT.
+	faults[0x15], faults[0x16] = errTLS, errTLS // an alert, a handshake
+	faults['G'] = errHTTP                       // GET
 	return faults
 }()
 

@@ -85,13 +85,20 @@ func TestReservedFlagsAreAsTheTypeWantsThem(t *testing.T) {
 		t.Run(tt.typ.String()+" "+tt.statement, func(t *testing.T) {
 			for flags := range byte(16) {
 				b := []byte{byte(tt.typ)<<4 | flags, 0}
+				fault := errReservedFlags
+				switch b[0] {
+				case 0x15, 0x16:
+					fault = errTLS
+				case 'G':
+					fault = errHTTP
+				}
 				_, _, err := ParseHeader(b)
 				if flags == tt.want {
 					if err != nil {
 						t.Errorf("flags %04b are refused: %v", flags, err)
 					}
 				} else {
-					checkFault(t, err, MalformedPacket, errReservedFlags)
+					checkFault(t, err, MalformedPacket, fault)
 				}
 				_, _, err = ParseHeader31(b)
 				if flags == tt.want || len(tt.want31) > 0 && flags == tt.want31[0] {
@@ -99,7 +106,7 @@ func TestReservedFlagsAreAsTheTypeWantsThem(t *testing.T) {
 						t.Errorf("flags %04b are refused in MQTT 3.1: %v", flags, err)
 					}
 				} else {
-					checkFault(t, err, MalformedPacket, errReservedFlags)
+					checkFault(t, err, MalformedPacket, fault)
 				}
 			}
 		})
