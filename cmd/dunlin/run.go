@@ -137,6 +137,9 @@ func serveUntil(ctx context.Context, b *broker.Broker, ups uplinks, cfg *config.
 		if err := service.Ready(ls.status()); err != nil {
 			logger.Warn("systemd was not told", "err", err)
 		}
+		if err := service.ForgetProgram(); err != nil {
+			logger.Debug("the program's file stays in memory", "err", err)
+		}
 		others.Go(func() { ls.retry(parts) })
 		others.Go(func() {
 			if err := service.Watchdog(parts, logger, b.Alive); err != nil {

@@ -16,7 +16,7 @@ import (
 // when there was no other for a while, Memory looks whether there is something to give back.
 type Memory struct {
 	quiet time.Duration
-	give  func()                     // debug.FreeOSMemory, or a test's
+	give  func()                     // giveBack, or a test's
 	heap  func() (size, live uint64) // heap, or a test's
 
 	mu      sync.Mutex
@@ -34,7 +34,12 @@ const Settled = 5 * time.Second
 const worthGiving = 2 << 20
 
 // NewMemory returns a Memory that works until Stop: quiet after the last collection.
-func NewMemory(quiet time.Duration) *Memory { return newMemory(quiet, debug.FreeOSMemory, heap) }
+func NewMemory(quiet time.Duration) *Memory { return newMemory(quiet, giveBack, heap) }
+
+func giveBack() {
+	debug.FreeOSMemory()
+	_ = ForgetProgram() // the smaller part: if it fails, it did so at the start, which has logged it
+}
 
 func newMemory(quiet time.Duration, give func(), heap func() (size, live uint64)) *Memory {
 	m := &Memory{quiet: quiet, give: give, heap: heap}
