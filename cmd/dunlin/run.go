@@ -33,6 +33,7 @@ const stopTime = 10 * time.Second
 // closed.
 func run(ctx context.Context, cfg *config.Config, logger *slog.Logger) (err error) {
 	service.LimitHeap()
+	service.LimitGarbage()
 	files, err := service.RaiseNoFile()
 	if err != nil {
 		logger.Warn("limit of open files stays low", "err", err)
