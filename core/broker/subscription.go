@@ -61,11 +61,6 @@ func (b *Broker) subscription(m *member, filter string) int {
 	})
 }
 
-// subscriptionOf returns a subscription in full.
-func (b *Broker) subscriptionOf(s subscription) durable.Subscription {
-	return s.with(string(b.appendFilter(nil, s)))
-}
-
 // subscriptionsOf returns all subscriptions of m in full. Their texts share one allocation.
 func (b *Broker) subscriptionsOf(m *member) []durable.Subscription {
 	if len(m.subs) == 0 {

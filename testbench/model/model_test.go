@@ -88,7 +88,6 @@ type promise struct {
 	zeroTurn int           // when they were published
 	first    int           // the first connection on which it may have left, 0 = none yet
 	crashed  bool          // since it arrived
-	conn     int           // retained: the connection that subscribed
 	greets   *subscription // retained: for whom; otherwise nil
 	arrived  int
 	on       int  // connection it arrived on last
