@@ -580,14 +580,14 @@ func TestUplinkTakesDelayedMessagesOverFromTheStore(t *testing.T) {
 }
 
 func TestDelayedMessageFromAboveIsDelayed(t *testing.T) {
-	x := start(t)
+	x := start(t, func(o *Options) { o.Limits.MaxDelay = time.Minute })
 	sub, _ := x.connect(packet.V5, "sub")
 	sub.subscribe("#", 0)
-	answers := make(chan error, 3)
-	for _, topic := range []string{"$delayed/60/a", "$delayed/60/$SYS/a", "$delayed/x/a"} {
+	answers := make(chan error, 4)
+	for _, topic := range []string{"$delayed/60/a", "$delayed/60/$SYS/a", "$delayed/x/a", "$delayed/61/a"} {
 		x.b.Inject(&message.Message{Topic: topic, Payload: []byte("x"), QoS: 1, Source: "cloud"}, func(err error) { answers <- err })
 	}
-	for range 3 {
+	for range 4 {
 		if err := <-answers; err != nil {
 			t.Error(err)
 		}
@@ -598,6 +598,9 @@ func TestDelayedMessageFromAboveIsDelayed(t *testing.T) {
 	x.do(func() {
 		if n := x.b.counters.DeniedPublishes; n != 2 {
 			t.Errorf("%d are counted as denied, want 2", n)
+		}
+		if n := x.b.counters.DelayedRefused; n != 1 {
+			t.Errorf("%d are counted as delayed for too long, want 1", n)
 		}
 	})
 }

@@ -473,7 +473,11 @@ func (b *Broker) publishMessage(m *message.Message, done func(error)) {
 		code = b.checkTopic(p.Topic)
 	}
 	if code != packet.Success { // nobody is there to be told
-		b.drop(DropPublishDenied, m.Publisher, m.Topic)
+		why := DropPublishDenied
+		if code == packet.QuotaExceeded {
+			why = DropDelayedFull
+		}
+		b.drop(why, m.Publisher, m.Topic)
 		b.log.Warn("a will, or a message from above, cannot be delayed", "client_id", m.Publisher, "topic", m.Topic, "reason", code.String())
 		if done != nil {
 			done(nil)
