@@ -178,6 +178,7 @@ func define(flags *flag.FlagSet, s *load.Scenario, o *load.Options) (file *strin
 	number("connections", &o.Connections, "clients")
 	number("messages", &o.Messages, "messages: to queue (offline), to each connection (idle)")
 	number("rounds", &o.Rounds, "how often the clients are cut off")
+	duration("rest", &o.Rest, "how long the broker's memory must not have changed to be settled")
 	if slices.Contains(s.Flags, "every") {
 		flags.BoolFunc("paced", "the same as --every 1ms", func(string) error {
 			o.Every = time.Millisecond

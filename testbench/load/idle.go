@@ -109,25 +109,24 @@ func idle(ctx context.Context, o *Options) (*Result, error) {
 	return r, nil
 }
 
-// memory waits until the resident memory of the broker has not changed for a second, at most
-// Options.Settle, and returns it.
+// memory waits until the resident memory of the broker has not changed for Options.Rest, at most
+// Options.Settle, and returns it. What counts is what connections take that do nothing for hours: there
+// are brokers that wait for some seconds of rest before they give anything back.
 func (e *engine) memory(ctx context.Context, broker *Process) (int64, error) {
 	ticker := time.NewTicker(200 * time.Millisecond)
 	defer ticker.Stop()
 	began := now()
+	changed := began
 	var last int64
-	for same := 0; ; {
+	for {
 		s, err := broker.Sample()
 		if err != nil {
 			return 0, err
 		}
-		if s.RSS == last {
-			same++
-		} else {
-			same = 0
+		if s.RSS != last {
+			last, changed = s.RSS, now()
 		}
-		last = s.RSS
-		if same >= 5 || time.Duration(now()-began) > e.Settle {
+		if time.Duration(now()-changed) > e.Rest || time.Duration(now()-began) > e.Settle {
 			return last, nil
 		}
 		sum, err := e.totals()

@@ -28,7 +28,7 @@ func small(scenario, address string) Options {
 	o.Pairs, o.Connections, o.Messages, o.Rate = min(o.Pairs, 5), min(o.Connections, 300), min(o.Messages, 2000), min(o.Rate, 500)
 	o.Warmup, o.Measure, o.Settle = 50*time.Millisecond, 200*time.Millisecond, guard
 	if scenario == "idle" {
-		o.Messages, o.Settle = 2, 10*time.Second // also bounds the wait for the memory to rest
+		o.Messages, o.Settle, o.Rest = 2, 10*time.Second, time.Second // Settle also bounds the wait for the memory to rest
 	}
 	return o
 }

@@ -47,6 +47,7 @@ type Options struct {
 	// Stall is how long nothing may arrive in a closed loop until what is in flight is written off.
 	Stall   time.Duration `json:"stall_ns,omitempty"`
 	Settle  time.Duration `json:"settle_ns,omitempty"`  // how long nothing comes until a message counts as lost
+	Rest    time.Duration `json:"rest_ns,omitempty"`    // how long memory must not have changed to be settled
 	Timeout time.Duration `json:"timeout_ns,omitempty"` // for connecting
 
 	// Progress gets a line that overwrites itself; nil = none.
