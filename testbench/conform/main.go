@@ -8,9 +8,10 @@
 //
 // The statements are data (statements50.go, statements311.go): number, what it says in our words,
 // the check that tests it, or the Go test where it takes more than a connection. numbers.go knows
-// which numbers there are, so that none is forgotten. A check (connect.go, publish.go, properties.go, limits.go, subscribe.go, wire.go) tests one
-// behaviour, on clients and topics of its own, and several statements may rest on it. One whose
-// feature the broker does not announce sees that it is refused as the Standard says. How closely
+// which numbers there are, so that none is forgotten. A check (connect.go, publish.go, properties.go,
+// limits.go, subscribe.go, wire.go) tests one behaviour, on clients and topics of its own, and several
+// statements may rest on it. One whose feature the broker does not announce sees that it is refused
+// as the Standard says. How closely
 // a server looks at what it gets the Standard leaves to it, save for some packets (5.0 §4.13.1):
 // another broker that takes the rest is lenient. What the Standard recommends, and we promise, is
 // asked of our own broker only.
