@@ -101,7 +101,7 @@ type Limits struct {
 	MaxDelayed           int           // messages that are to be published later; default 10,000, negative = none
 	MaxDelayedBytes      int64         // and their topics, properties and payloads, in memory, too; default 16 MiB
 	MaxDelay             time.Duration // of one of them; default 7 days
-	MatchCacheReferences int           // default 262,144
+	MatchCacheReferences int           // default 524,288
 
 	// What clients may not use. MQTT 5.0 is told at CONNECT; what is used all the same is refused.
 	HasMaxQoS         bool
@@ -145,7 +145,7 @@ func (l *Limits) setDefaults() {
 	setDefault(&l.MaxDelay, 7*24*time.Hour)
 	setDefault(&l.TopicAliases, 16)
 	l.TopicAliases = min(max(l.TopicAliases, 0), math.MaxUint16)
-	setDefault(&l.MatchCacheReferences, 256<<10)
+	setDefault(&l.MatchCacheReferences, 512<<10)
 }
 
 // maxAdded is more than a PUBLISH can grow by on its way through the broker: by the properties of

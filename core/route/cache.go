@@ -50,7 +50,7 @@ type Cache struct {
 }
 
 // NewCache returns an empty cache over x of at most maxReferences references. One is a receiver
-// of a topic, or 8 bytes of overhead: the memory is about 2 MiB for 262,144. A route that alone has more than half of that is kept as long as no other such route
+// of a topic, or 8 bytes of overhead: the memory is about 4 MiB for 524,288. A route that alone has more than half of that is kept as long as no other such route
 // is asked for.
 func NewCache(x *Index, maxReferences int) *Cache {
 	return &Cache{

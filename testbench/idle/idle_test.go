@@ -20,7 +20,7 @@ const (
 	// guard bounds every wait.
 	guard = time.Minute
 	// maxBytes is what a connection with a session and a subscription may cost, resident.
-	maxBytes = 1536
+	maxBytes = 1050
 )
 
 func TestMain(m *testing.M) {
