@@ -380,6 +380,7 @@ func (h handler) TurnEnds() {
 	b := h.Broker
 	b.unthrottle()
 	b.checkOutput()
+	b.freed.found(b.cache.Made())
 	for again := true; again; again = b.adopt() {
 		b.presence.publish()
 		b.publishWills()

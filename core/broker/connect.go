@@ -467,6 +467,7 @@ func (b *Broker) welcome(e *entering) {
 	a.SessionPresent = e.present
 	b.sendConnack(c, a)
 	c.accepted, c.connecting = true, false
+	b.freed.connected()
 	b.counters.Connected++
 	b.counters.MaxConnected = max(b.counters.MaxConnected, b.counters.Connected)
 	if b.observer != nil {

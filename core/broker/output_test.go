@@ -164,7 +164,7 @@ func TestVariantsAreMadeAnewAfterAFlush(t *testing.T) {
 	}
 }
 
-func TestMemoryOfConnectionsThatHaveEndedIsToldOf(t *testing.T) {
+func TestMemoryThatIsGarbageIsToldOf(t *testing.T) {
 	told := 0 // on the loop
 	x := start(t, func(o *Options) {
 		o.Freed = func() { told++ }
@@ -204,6 +204,16 @@ func TestMemoryOfConnectionsThatHaveEndedIsToldOf(t *testing.T) {
 	x.do(func() {
 		if told != 2 {
 			t.Errorf("told %d times, want once more, of a thousand connections", told)
+		}
+	})
+	for i := range muchFreed / freedRoute {
+		p.publish(fmt.Sprint("t", i), "", 0, 0)
+	}
+	p.publish("last", "", 1, 9)
+	p.expect(packet.PUBACK)
+	x.do(func() {
+		if told != 3 {
+			t.Errorf("told %d times, want once more, of thousands of topics", told)
 		}
 	})
 }

@@ -45,6 +45,7 @@ type Cache struct {
 	young, old map[string]*cached
 	used       int // references in young
 
+	made    uint64  // routes that were matched, see Made
 	large   *cached // the last route that is too large to be kept with others
 	scratch []Match
 }
@@ -98,6 +99,7 @@ func (c *Cache) Lookup(topic []byte) *Route {
 
 // refresh matches the topic of r anew and keeps r, which is in neither generation.
 func (c *Cache) refresh(r *cached) *Route {
+	c.made++
 	r.generation = c.index.generation(r.stripe)
 	topic := unsafe.Slice(unsafe.StringData(r.Topic), len(r.Topic)) // Match only reads it
 	c.scratch = c.index.Match(topic, c.scratch[:0])
@@ -110,6 +112,9 @@ func (c *Cache) refresh(r *cached) *Route {
 	r.cost = r.references()
 	return c.keep(r)
 }
+
+// Made is how many routes were not there, or did not hold any more, when they were asked for.
+func (c *Cache) Made() uint64 { return c.made }
 
 // take makes all the matches of the route, in no more memory than they need.
 func (r *Route) take(all []Match) {
