@@ -28,8 +28,8 @@ func (r *Route) IDs(i int) []uint32 {
 type cached struct {
 	Route
 	generation uint64
-	stripe     int
-	cost       int // references
+	stripe     uint8
+	cost       int32 // references
 }
 
 // Cache remembers routes by topic. It belongs to the goroutine of its index.
@@ -71,8 +71,8 @@ func (c *Cache) Match(topic []byte) []Hit { return c.Lookup(topic).Hits }
 // have grown to what is in use.
 func (c *Cache) Lookup(topic []byte) *Route {
 	if r := c.young[string(topic)]; r != nil {
-		if r.generation != c.index.generation(r.stripe) {
-			c.used -= r.cost
+		if r.generation != c.index.generation(int(r.stripe)) {
+			c.used -= int(r.cost)
 			delete(c.young, r.Topic)
 			return c.refresh(r)
 		}
@@ -80,19 +80,19 @@ func (c *Cache) Lookup(topic []byte) *Route {
 	}
 	if r := c.old[string(topic)]; r != nil {
 		delete(c.old, r.Topic)
-		if r.generation != c.index.generation(r.stripe) {
+		if r.generation != c.index.generation(int(r.stripe)) {
 			return c.refresh(r)
 		}
 		return c.keep(r)
 	}
 	if r := c.large; r != nil && r.Topic == string(topic) {
-		if r.generation != c.index.generation(r.stripe) {
+		if r.generation != c.index.generation(int(r.stripe)) {
 			c.large = nil
 			return c.refresh(r)
 		}
 		return &r.Route
 	}
-	r := &cached{stripe: c.index.stripe(topic)}
+	r := &cached{stripe: uint8(c.index.stripe(topic))}
 	r.Topic = string(topic)
 	return c.refresh(r)
 }
@@ -100,7 +100,7 @@ func (c *Cache) Lookup(topic []byte) *Route {
 // refresh matches the topic of r anew and keeps r, which is in neither generation.
 func (c *Cache) refresh(r *cached) *Route {
 	c.made++
-	r.generation = c.index.generation(r.stripe)
+	r.generation = c.index.generation(int(r.stripe))
 	topic := unsafe.Slice(unsafe.StringData(r.Topic), len(r.Topic)) // Match only reads it
 	c.scratch = c.index.Match(topic, c.scratch[:0])
 	r.take(c.scratch)
@@ -109,7 +109,7 @@ func (c *Cache) refresh(r *cached) *Route {
 		c.scratch = nil
 	}
 	r.Note = nil
-	r.cost = r.references()
+	r.cost = int32(r.references())
 	return c.keep(r)
 }
 
@@ -151,17 +151,17 @@ func (r *cached) references() int {
 
 // keep puts r, which is in neither generation, into young.
 func (c *Cache) keep(r *cached) *Route {
-	if r.cost > c.half {
+	if int(r.cost) > c.half {
 		c.large = r
 		return &r.Route
 	}
-	if c.used+r.cost > c.half {
+	if c.used+int(r.cost) > c.half {
 		clear(c.old)
 		c.young, c.old = c.old, c.young
 		c.used = 0
 	}
 	c.young[r.Topic] = r
-	c.used += r.cost
+	c.used += int(r.cost)
 	return &r.Route
 }
 

@@ -83,7 +83,7 @@ func TestCacheIsBounded(t *testing.T) {
 		n := 0
 		for _, half := range []map[string]*cached{c.young, c.old} {
 			for _, r := range half {
-				n += r.cost
+				n += int(r.cost)
 			}
 		}
 		return n
