@@ -63,8 +63,10 @@ var Scenarios = []*Scenario{
 	},
 	{
 		Name: "idle", Summary: "connections with one subscription each: memory", run: idle,
-		Flags:    []string{"connections", "messages", "rest"},
-		Defaults: func(o *Options) { o.Connections, o.Messages, o.Settle, o.Rest = 15_000, 3, 15*time.Second, 6*time.Second },
+		Flags: []string{"connections", "messages", "rest"},
+		Defaults: func(o *Options) {
+			o.Connections, o.Messages, o.Settle, o.Rest = 15_000, 3, 15*time.Second, 6*time.Second
+		},
 	},
 	{
 		Name: "storm", Summary: "all clients lose their connection at once and come back", run: storm,
