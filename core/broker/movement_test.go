@@ -452,7 +452,7 @@ func TestWhatComesBackSoonIsNotMovedAgain(t *testing.T) {
 	x.do(func() { x.b.members["one"].movement.Fire(0) })
 
 	x.away(two, "two")
-	one = rejoin("one")
+	rejoin("one")
 	moved(3 * messages)
 	x.do(func() { x.b.members["two"].movement.Fire(0) }) // its rest ends while it is away
 	moved(4 * messages)
