@@ -26,7 +26,7 @@ type broker struct {
 
 // all are the brokers, ours first. bin has what the makefile builds.
 func all(bin string) []*broker {
-	return []*broker{
+	return append([]*broker{
 		{
 			"dunlin", "as packaged, but for the bound of a queue: 2,000,000 messages", ours,
 			func(ctx context.Context, dir string) (*process.Process, error) {
@@ -41,7 +41,7 @@ func all(bin string) []*broker {
 		{
 			"mochi", "testbench/bench/peers/mochi", moduleVersion(filepath.Join(bin, "peers/mochi"), "github.com/mochi-mqtt/server/v2"),
 			func(ctx context.Context, dir string) (*process.Process, error) {
-				return started(ctx, dir, filepath.Join(bin, "peers/mochi"), func(address string) []string { return []string{address} })
+				return started(ctx, dir, filepath.Join(bin, "peers/mochi"), func(address string) ([]string, error) { return []string{address}, nil })
 			},
 		},
 		{
@@ -51,7 +51,7 @@ func all(bin string) []*broker {
 			},
 			func(ctx context.Context, dir string) (*process.Process, error) { return nats(ctx, dir, bin) },
 		},
-	}
+	}, fromSource()...)
 }
 
 // bare is the fan-out without a broker.
@@ -59,23 +59,34 @@ func bare(bin string) *broker {
 	return &broker{
 		name: "bare", words: "a fan-out that knows where a packet ends, and nothing else",
 		run: func(ctx context.Context, dir string) (*process.Process, error) {
-			return started(ctx, dir, filepath.Join(bin, "dunlin-bench"), func(address string) []string { return []string{"bare", address} })
+			return started(ctx, dir, filepath.Join(bin, "dunlin-bench"), func(address string) ([]string, error) {
+				return []string{"bare", address}, nil
+			})
 		},
 	}
 }
 
-// started runs path, which takes the address to listen on as args has it.
-func started(ctx context.Context, dir, path string, args func(address string) []string) (*process.Process, error) {
-	path, err := filepath.Abs(path)
+// started runs path with the arguments that args returns for a free address.
+func started(
+	ctx context.Context, dir, path string, args func(address string) ([]string, error),
+) (*process.Process, error) {
+	path, err := exec.LookPath(path)
 	if err != nil {
-		return nil, err
+		return nil, fmt.Errorf("bench: %w", err)
+	}
+	if path, err = filepath.Abs(path); err != nil {
+		return nil, fmt.Errorf("bench: %w", err)
 	}
 	address, err := process.FreeAddress()
 	if err != nil {
 		return nil, err
 	}
+	given, err := args(address)
+	if err != nil {
+		return nil, fmt.Errorf("bench: %w", err)
+	}
 	return process.Start(ctx, process.Spec{
-		Path: path, Args: args(address), Dir: dir, Log: filepath.Join(dir, "log"), Network: "tcp", Address: address,
+		Path: path, Args: given, Dir: dir, Log: filepath.Join(dir, "log"), Network: "tcp", Address: address,
 	})
 }
 
@@ -89,11 +100,9 @@ mqtt { listen: %q, max_ack_pending: 500 }
 `
 
 func nats(ctx context.Context, dir, bin string) (*process.Process, error) {
-	return started(ctx, dir, filepath.Join(bin, "peers/nats-server"), func(address string) []string {
+	return started(ctx, dir, filepath.Join(bin, "peers/nats-server"), func(address string) ([]string, error) {
 		file := filepath.Join(dir, "nats.conf")
-		// A file that is not written shows as an error of the server, which says its name.
-		_ = os.WriteFile(file, fmt.Appendf(nil, natsConf, filepath.Join(dir, "js"), address), 0o600)
-		return []string{"-c", file}
+		return []string{"-c", file}, os.WriteFile(file, fmt.Appendf(nil, natsConf, filepath.Join(dir, "js"), address), 0o600)
 	})
 }
 

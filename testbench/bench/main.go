@@ -7,6 +7,9 @@
 // is the median of the rounds, and of that the ratio between brokers. The report goes to
 // testbench/results, as JSON and as text.
 //
+// Two more take part if the environment says where they were built from source: FLASHMQ names the
+// program, SMART_MQTT a folder with smart-mqtt-broker-VERSION.jar and what it depends on.
+//
 // With --quick it measures only dunlin beside a bare fan-out, and compares the ratios with those
 // of the newest report that is committed: a regression ends it with status 1.
 package main

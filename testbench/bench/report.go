@@ -56,10 +56,10 @@ type measured struct {
 	key *benchCase
 }
 
-// bound is a ratio that we want to hold, and whether it does.
+// bound is a ratio, or a figure of ours, that we want to hold, and whether it does.
 type bound struct {
 	Figure string  `json:"figure"`
-	Of     string  `json:"of"`
+	Of     string  `json:"of,omitempty"`
 	Want   string  `json:"want"`
 	Got    float64 `json:"got"`
 	Holds  bool    `json:"holds"`
@@ -133,8 +133,12 @@ func (m *measured) finish() {
 		m.Ratio[name] = r
 	}
 	for _, must := range m.key.must {
-		got, ok := m.Ratio[must.of][must.figure]
-		if !ok && len(m.Runs[must.of]) == 0 {
+		compared := m.Ratio[must.of]
+		if must.of == "" {
+			compared = ours
+		}
+		got, ok := compared[must.figure]
+		if !ok && must.of != "" && len(m.Runs[must.of]) == 0 {
 			continue // that one did not take part
 		}
 		b := bound{Figure: must.figure, Of: must.of, Got: got}
@@ -324,7 +328,11 @@ func (r *report) text(w io.Writer) error {
 			if !x.Holds {
 				word = "**does not hold**"
 			}
-			fmt.Fprintf(&b, "\n%s, ratio to %s: want %s, is %.3g: %s\n", title(x.Figure), x.Of, x.Want, x.Got, word)
+			what := title(x.Figure)
+			if x.Of != "" {
+				what += ", ratio to " + x.Of
+			}
+			fmt.Fprintf(&b, "\n%s: want %s, is %.3g: %s\n", what, x.Want, x.Got, word)
 		}
 	}
 	if r.Guard != nil {

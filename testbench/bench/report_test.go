@@ -24,6 +24,8 @@ func sample() *measured {
 			{figure: "cpu_us", of: "mosquitto", factor: 0.05, atLeast: true},
 			{figure: "no_such", of: "mosquitto", factor: 1},
 			{figure: "cpu_us", of: "nats-server", factor: 1},
+			{figure: "cpu_us", factor: 1.2},
+			{figure: "cpu_us", factor: 1},
 		}},
 	}
 	m.note("mochi", "does not start\nand more")
@@ -39,7 +41,7 @@ func TestMediansDecide(t *testing.T) {
 	if got := m.Ratio["mosquitto"]["cpu_us"]; got < 0.0999 || got > 0.1001 {
 		t.Errorf("the ratio is %v, want 0.1", got)
 	}
-	want := []bool{true, false, true, false} // what was not measured does not hold; who did not take part does not count
+	want := []bool{true, false, true, false, true, false} // what was not measured does not hold; who did not take part does not count
 	if len(m.Bounds) != len(want) {
 		t.Fatalf("%d bounds, want %d: %+v", len(m.Bounds), len(want), m.Bounds)
 	}
