@@ -246,6 +246,7 @@ func limits(cfg *config.Config, files uint64) broker.Limits {
 		MaxQueuedBytes:   cfg.Sessions.MaxQueuedBytes,
 		DropOldest:       cfg.Sessions.WhenFull == "drop_oldest",
 		MaxSessionExpiry: cfg.Sessions.MaxExpiry,
+		WillGrace:        cfg.Sessions.WillGrace,
 		MaxRetained:      cfg.Retained.MaxMessages,
 		MaxRetainedBytes: cfg.Retained.MaxBytes,
 

@@ -80,17 +80,23 @@ type Broker struct {
 	greeters  []*member         // they await the disk for retained messages
 	paces     map[*client]*pace // of those who were let in; nil = they may publish at any rate
 
-	wills     []will      // to be published at the end of the turn
-	willBytes int64       // of the wills of all sessions
-	orphans   []orphan    // to be given to others at the end of the turn
-	movements []*movement // the first is under way
-	crashed   []*member   // connected when the last process ended; until Run
-	sweep     retainedSweep
-	delayed   delayed
-	faults    failures // of the store
-	begun     bool     // the first turn was
-	stopping  bool
-	counters  Counters
+	wills     []will // to be published at the end of the turn
+	willBytes int64  // of the wills of all sessions
+	// kept are the records of sessions that have one for their wills only; afterWills is what is to be
+	// written after wills.
+	kept       map[*member]durable.SessionNumber
+	afterWills map[*member][]func()
+	orphans    []orphan    // to be given to others at the end of the turn
+	movements  []*movement // the first is under way
+	crashed    []*member   // connected when the last process ended; until Run
+	// superseded are older sessions of client identifiers that have a newer one; until Run.
+	superseded []*member
+	sweep      retainedSweep
+	delayed    delayed
+	faults     failures // of the store
+	begun      bool     // the first turn was
+	stopping   bool
+	counters   Counters
 
 	stamp   message.Stamp // of this turn
 	stamped time.Duration // the turn of stamp
@@ -212,7 +218,7 @@ func (b *Broker) startUp() {
 	if len(b.movements) > 0 {
 		b.loop.Post(b.moveNext)
 	}
-	b.leaveAfterCrash()
+	b.afterCrash()
 }
 
 // errOver says that Run has returned, or is about to.

@@ -316,6 +316,10 @@ func (b *Broker) refuseStopping(c *client, k *connecting) {
 func (b *Broker) enter(k *connecting) {
 	c := k.c
 	m := b.members[k.clientID]
+	if m != nil && m.identity() != k.identity && m.client == nil && m.expiry == 0 {
+		b.endSession(m) // of the last process, there for its will only: nobody will come back to it
+		m = nil
+	}
 	if m != nil && m.identity() != k.identity {
 		// Somebody else's client identifier gives nobody the session behind it.
 		b.refuseConnect(c, k, packet.NotAuthorized, "the client identifier belongs to a session of another user", nil)
@@ -376,9 +380,12 @@ func (b *Broker) enter(k *connecting) {
 		}
 		b.put(m, nil) // that it is connected, and its will, ride along
 	case over != nil:
+		b.keepWill(m)
 		// A crash must not bring back what the client was told is gone: once more, to wait for it.
 		b.storeEnd(over, b.ops.add(e))
 		return
+	default:
+		b.keepWill(m)
 	}
 	b.welcome(e)
 }

@@ -36,6 +36,7 @@ type member struct {
 	version   packet.Version
 	ended     bool
 	crashed   bool // connected when the last process ended, and not back yet
+	releasing bool // its will is published at the end of the turn, and its record follows
 	shares    bool // it may have messages that came by shared subscriptions
 	emptied   bool // it has ended, and the store has it until they are moved
 	greeter   bool // among the broker's greeters
@@ -83,6 +84,10 @@ func (b *Broker) record(m *member) *durable.Session {
 
 // put writes the member's record. Without p nobody waits for it; with it, p counts unsaved down.
 func (b *Broker) put(m *member, p pending) {
+	if m.releasing {
+		b.afterWill(m, func() { b.put(m, p) })
+		return
+	}
 	var t durable.Token
 	if p != nil {
 		t = b.ops.add(p)
@@ -141,20 +146,26 @@ func (b *Broker) endSession(m *member) {
 	if b.members[m.clientID] == m {
 		delete(b.members, m.clientID)
 	}
+	b.releaseWill(m) // at the latest with the session [MQTT-3.1.2-8]
 	if m.state.Durable() {
 		b.endings[m.clientID] = m
 		if moves {
 			b.moveAll(m)
 		}
 		b.storeEnd(m, b.ops.add(&ending{m}))
+	} else {
+		b.dropKept(m)
 	}
-	b.releaseWill(m) // at the latest with the session [MQTT-3.1.2-8]
 	b.endAbsence(m)
 }
 
 // storeEnd has the store forget a session that has ended, or as long as something of it is being
 // moved, who it was. t is answered when that is on disk.
 func (b *Broker) storeEnd(m *member, t durable.Token) {
+	if m.releasing {
+		b.afterWill(m, func() { b.storeEnd(m, t) })
+		return
+	}
 	if m.emptied {
 		b.store.PutSession(&durable.Session{Number: m.state.Number(), Version: m.version, Left: b.now()}, t)
 		return
@@ -192,7 +203,7 @@ func (b *Broker) leave(c *client, h how) {
 	b.watchExpiry(m, time.Duration(m.expiry)*time.Second)
 	b.moveFrom(m)
 	if m.will != nil && m.will.Delay == 0 {
-		b.releaseWill(m) // writes the record when it is published
+		b.releaseWill(m) // the record is written when it is published
 		return
 	}
 	if m.will != nil {
@@ -238,91 +249,6 @@ func (e *expiry) Fire(time.Duration) time.Duration {
 	return 0
 }
 
-// delayWill publishes the will after a while, unless the client is back before or the session
-// ends (MQTT5 §3.1.3.2.2).
-func (b *Broker) delayWill(m *member, wait time.Duration) {
-	m.away.willDue = &willDelay{b: b, m: m}
-	b.loop.At(b.loop.Now()+wait, m.away.willDue)
-}
-
-// willDelay publishes a will.
-type willDelay struct {
-	loop.Place
-	b *Broker
-	m *member
-}
-
-func (w *willDelay) Fire(time.Duration) time.Duration {
-	w.b.releaseWill(w.m)
-	return 0
-}
-
-// releaseWill publishes the member's will in this turn, if it has one and may publish it. Then
-// the record of the session is written without it.
-func (b *Broker) releaseWill(m *member) {
-	if m.will == nil {
-		return
-	}
-	w := *m.will.Message
-	b.setWill(m, nil)
-	w.Received = b.now() // its Message Expiry Interval begins when it is published
-	b.wills = append(b.wills, will{m, &w})
-}
-
-// will is a will message that is to be published.
-type will struct {
-	m   *member
-	msg *message.Message
-}
-
-// setWill gives a session its will, nil = none. All wills are in memory: of those of clients that are
-// connected, which cost them one packet of up to maxConnect bytes, Limits.MaxWillBytes is the bound.
-func (b *Broker) setWill(m *member, w *durable.Will) {
-	b.willBytes += willSize(w) - willSize(m.will)
-	m.will = w
-}
-
-// roomForWill says whether a client may bring a will; m is its session, nil if there is none.
-func (b *Broker) roomForWill(m *member, w *durable.Will) bool {
-	if w == nil {
-		return true
-	}
-	n := b.willBytes + willSize(w)
-	if m != nil {
-		n -= willSize(m.will)
-	}
-	return n <= b.limits.MaxWillBytes
-}
-
-// willSize is about how much memory a will takes, in bytes.
-func willSize(w *durable.Will) int64 {
-	const rest = 256 // what it is made of besides
-	if w == nil {
-		return 0
-	}
-	return int64(rest + len(w.Message.Topic) + len(w.Message.Payload) + len(w.Message.Properties))
-}
-
-// publishWills publishes the wills of the turn. The records follow, so that a crash in between
-// leaves the will in place.
-func (b *Broker) publishWills() {
-	for len(b.wills) > 0 {
-		wills := b.wills
-		b.wills = nil
-		for _, w := range wills {
-			if w.m.grant.MayPublish(realTopic(w.msg.Topic)) {
-				b.publishMessage(w.msg, nil)
-			} else {
-				b.drop(DropPublishDenied, w.m.clientID, w.msg.Topic)
-				b.log.Warn("will denied", "client_id", w.m.clientID, "user", w.m.user, "topic", w.msg.Topic)
-			}
-			if w.m.state.Durable() && !w.m.ended {
-				b.put(w.m, nil)
-			}
-		}
-	}
-}
-
 // restoreSessions brings back what the store held, so that a message that arrives before its
 // client does is queued (MQTT5 §4.5).
 func (b *Broker) restoreSessions(o Options) {
@@ -359,10 +285,13 @@ func (b *Broker) restoreSession(r *durable.Restored) {
 	b.setWill(m, s.Will)
 	if s.Connected {
 		m.away.left = b.now() // the connection ended with the last process, when exactly nobody knows
-		m.crashed = true
 		b.crashed = append(b.crashed, m)
 	}
+	m.crashed = s.Connected || m.expiry == 0 // that one would have ended with its connection
 	m.grant = b.policy.For(m.identity(), m.clientID)
+	if old := b.members[m.clientID]; old != nil { // a crash came between the new one and the end of the old
+		b.superseded = append(b.superseded, old)
+	}
 	b.newMember(m)
 	for _, sub := range s.Subscriptions {
 		if !m.grant.MaySubscribe(topicsOf(sub.Filter)) {
@@ -389,23 +318,10 @@ func (b *Broker) restoreSession(r *durable.Restored) {
 	}
 	left := max(time.Duration(m.expiry)*time.Second-spent, 0)
 	if m.will != nil {
-		left = max(left, willGrace)
-		b.delayWill(m, max(time.Duration(m.will.Delay)*time.Second-spent, willGrace))
+		left = max(left, b.limits.WillGrace)
+		b.delayWill(m, max(time.Duration(m.will.Delay)*time.Second-spent, b.limits.WillGrace))
 	}
 	b.watchExpiry(m, left)
-}
-
-// willGrace is the time that clients have at least to come back after a restart of the broker,
-// before their wills are published.
-const willGrace = time.Minute
-
-// leaveAfterCrash writes down that the connections of the last process have ended: the next
-// crash must not begin their time anew.
-func (b *Broker) leaveAfterCrash() {
-	for _, m := range b.crashed {
-		b.put(m, nil)
-	}
-	b.crashed = nil
 }
 
 // sessionLimits are those of sessions that outlive their connections, and of those that do not.

@@ -93,6 +93,7 @@ type Limits struct {
 	ResendAfter          time.Duration // until MQTT 3 gets again what it has not acknowledged, at most 1 h; default 0 = when it connects again
 	ConnectTimeout       time.Duration // from accept to CONNECT; default 5 s
 	MaxSessionExpiry     time.Duration // default 30 days; from 0xFFFFFFFF seconds on, sessions may last for ever
+	WillGrace            time.Duration // that clients have to come back after a crash, before their wills are published; default 60 s
 	MaxRetained          int           // messages; default 100,000
 	MaxRetainedBytes     int64         // default 16 MiB
 	MaxWillBytes         int64         // of all wills; default 16 MiB
@@ -137,6 +138,7 @@ func (l *Limits) setDefaults() {
 	setDefault(&l.MaxOutput, 1<<20)
 	setDefault(&l.ConnectTimeout, 5*time.Second)
 	setDefault(&l.MaxSessionExpiry, 30*24*time.Hour)
+	setDefault(&l.WillGrace, time.Minute)
 	setDefault(&l.MaxRetained, 100_000)
 	setDefault(&l.MaxRetainedBytes, 16<<20)
 	setDefault(&l.MaxWillBytes, 16<<20)

@@ -186,6 +186,6 @@ func (b *Broker) Inject(m *message.Message, done func(error)) {
 		}
 		own := *m
 		own.Received = b.now()
-		b.publishMessage(&own, done)
+		b.publishMessage(&own, false, done)
 	})
 }

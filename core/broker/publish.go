@@ -465,8 +465,9 @@ func (b *Broker) message(pub *publication) *message.Message {
 }
 
 // publishMessage publishes a message that is no client's packet: a will, or one of an uplink.
-// done, which may be nil, is told when its durable destinations have it.
-func (b *Broker) publishMessage(m *message.Message, done func(error)) {
+// done, which may be nil, is told when its durable destinations have it, or could not take it; kept
+// says that it keeps the message then.
+func (b *Broker) publishMessage(m *message.Message, kept bool, done func(error)) {
 	p := packetOf(m)
 	d, code := b.resolveDelay(&p)
 	if d.is {
@@ -499,7 +500,7 @@ func (b *Broker) publishMessage(m *message.Message, done func(error)) {
 		msg:       m,
 	}
 	op := b.publishing()
-	op.qos, op.done = pub.QoS, done
+	op.qos, op.done, op.kept = pub.QoS, done, kept
 	if d.is {
 		b.delay(&pub, d, op)
 		return

@@ -58,6 +58,11 @@ type Store interface {
 	// NextSession returns an unused session number.
 	NextSession() durable.SessionNumber
 
+	// Together says whether the operations from here on are one transaction, until it says that they
+	// are not, or Flush. If the first of them fail before the last are handed over, Appends fail with
+	// them, and what is said about sessions is written later.
+	Together(on bool)
+
 	// Flush hands what was collected to the writer and returns at once.
 	Flush()
 }

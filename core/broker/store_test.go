@@ -31,6 +31,8 @@ type fakeStore struct {
 	outcomes map[durable.Outcome]int
 	commits  int // that were asked for by somebody who waits
 	lookups  int // calls of Queued
+	together bool
+	ties     int // calls of Together(true)
 }
 
 type record struct {
@@ -52,6 +54,7 @@ type operation struct {
 	token durable.Token
 	seq   durable.Seq
 	end   func(error) // nil: it was not taken
+	tied  int         // the number of the transaction that it must be in with others, 0 = any
 }
 
 type fakeRead struct {
@@ -109,7 +112,11 @@ func (s *fakeStore) op(t durable.Token, seq durable.Seq, end func(error)) {
 	if t != 0 {
 		s.commits++
 	}
-	s.waiting = append(s.waiting, operation{t, seq, end})
+	o := operation{token: t, seq: seq, end: end}
+	if s.together {
+		o.tied = s.ties
+	}
+	s.waiting = append(s.waiting, o)
 }
 
 func nothing(error) {}
@@ -402,6 +409,15 @@ func (s *fakeStore) NextSession() durable.SessionNumber {
 	defer s.mu.Unlock()
 	s.number++
 	return s.number
+}
+
+func (s *fakeStore) Together(on bool) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	s.together = on
+	if on {
+		s.ties++
+	}
 }
 
 func (s *fakeStore) Flush() {

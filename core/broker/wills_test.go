@@ -2,6 +2,7 @@ package broker
 
 import (
 	"testing"
+	"time"
 
 	"dunlin/core/packet"
 )
@@ -54,4 +55,175 @@ func TestWillsOfAllClientsAreBounded(t *testing.T) { // §3.2.2.2: 0x97 Quota ex
 			t.Errorf("%d bytes of wills are counted", x.b.willBytes)
 		}
 	})
+}
+
+// quick makes the wait for clients after a crash end at once.
+func quick(o *Options) { o.Limits.WillGrace = time.Second }
+
+func willAtQoS1(payload string, delay uint32) func(*packet.Connect) {
+	return func(c *packet.Connect) {
+		willOf(payload, delay)(c)
+		c.Will.QoS = 1
+	}
+}
+
+func TestAWillAndWhatBecomesOfItsSessionAreOneTransaction(t *testing.T) {
+	for _, test := range []struct {
+		name    string
+		connect []func(*packet.Connect)
+		end     func(x *bench, w *wire)
+	}{
+		{"a session that ends with its connection", nil, func(x *bench, w *wire) { x.away(w, "c") }},
+		{"a session that goes on", []func(*packet.Connect){lasting}, func(x *bench, w *wire) { x.away(w, "c") }},
+		{"a session that has ended", []func(*packet.Connect){lasting}, func(_ *bench, w *wire) {
+			w.write(packet.AppendDisconnect(nil, &packet.Disconnect{Code: packet.DisconnectWithWill, HasSessionExpiry: true}, w.v))
+			w.closed()
+		}},
+		{"taken over by a session that ends with its connection", nil, func(x *bench, _ *wire) { x.connect(packet.V5, "c") }},
+		{"taken over by a new session", []func(*packet.Connect){lasting}, func(x *bench, _ *wire) { x.send(packet.V5, "c") }},
+	} {
+		t.Run(test.name, func(t *testing.T) {
+			x := start(t)
+			x.offline(packet.V5, "s", "w", 1)
+			w, _ := x.connect(packet.V5, "c", append(test.connect, willAtQoS1("x", 0))...)
+			x.do(func() {})
+			x.store.hold()
+			test.end(x, w)
+			x.until("the will", func() bool {
+				x.store.mu.Lock()
+				defer x.store.mu.Unlock()
+				for _, o := range x.store.waiting {
+					if o.seq != 0 {
+						return true
+					}
+				}
+				return false
+			})
+			x.store.mu.Lock()
+			defer x.store.mu.Unlock()
+			// What comes before the will leaves it where it is; what is tied to it does not.
+			has := func() (n int) {
+				for _, s := range x.store.sessions {
+					if s.ClientID == "c" && s.Will != nil {
+						n++
+					}
+				}
+				return n
+			}
+			tied := 0
+			for _, o := range x.store.waiting {
+				if o.tied == 0 && tied == 0 {
+					o.end(nil)
+					if has() != 1 {
+						t.Fatal("the will is off the disk before it is published")
+					}
+					continue
+				}
+				tied = max(tied, o.tied)
+				if o.tied == tied {
+					o.end(nil)
+				}
+			}
+			if tied == 0 || has() != 0 {
+				t.Errorf("the will is not published in one transaction with its removal: %d are left", has())
+			}
+		})
+	}
+}
+
+func TestAWillOfASessionThatEndsWithItsConnectionSurvivesACrash(t *testing.T) { // [MQTT-3.1.2-8]
+	x := start(t)
+	for _, id := range []string{"back", "gone", "other"} {
+		x.connect(packet.V311, id, willAtQoS1(id, 0))
+	}
+	left, _ := x.connect(packet.V5, "left", willAtQoS1("left", 0))
+	x.until("the records", func() bool { return len(x.store.restored()) == 4 })
+	left.write(packet.AppendDisconnect(nil, &packet.Disconnect{}, packet.V5))
+	left.closed()
+	x.until("the end of its record", func() bool { return len(x.store.restored()) == 3 })
+
+	y := restart(t, x, quick)
+	w, _ := y.connect(packet.V5, "watch")
+	w.subscribe("w", 1)
+	if _, k := y.connect(packet.V311, "back", func(c *packet.Connect) { c.CleanStart = false }); k.SessionPresent {
+		t.Error("a session that has ended is present")
+	}
+	// Somebody else takes the identifier: the client itself will not come back under it.
+	y.connect(packet.V5, "other", func(c *packet.Connect) { c.HasUsername, c.Username = true, []byte("u") })
+	got := map[string]int{}
+	for range 2 {
+		m := w.message()
+		got[string(m.Payload)]++
+		w.ack(packet.PUBACK, m.ID)
+	}
+	w.nothing()
+	if got["gone"] != 1 || got["other"] != 1 {
+		t.Errorf("got the wills of %v, want gone and other", got)
+	}
+	y.until("the end of the records", func() bool { return len(y.store.restored()) == 1 }) // of back, which is 3.1.1 and lasting
+}
+
+func TestAWillIsOnDiskForAsLongAsItIsOwed(t *testing.T) {
+	// Crash after crash, it waits.
+	x := start(t)
+	x.connect(packet.V5, "c", willAtQoS1("x", 0))
+	x.until("the record", func() bool { return len(x.store.restored()) == 1 })
+	for range 3 {
+		x = restart(t, x)
+		x.until("the record", func() bool { r := x.store.restored(); return len(r) == 1 && !r[0].Session.Connected })
+	}
+	x = restart(t, x)
+	w, _ := x.connect(packet.V5, "watch")
+	w.subscribe("w", 1)
+	x.connect(packet.V5, "c")
+	w.nothing() // it is back in time, in whichever process
+	x.until("the end of the record", func() bool { return len(x.store.restored()) == 0 })
+}
+
+func TestOfTwoSessionsOfAClientTheNewerIsRestored(t *testing.T) {
+	// A crash has come after the record of the new one and before the end of the old one.
+	x := start(t)
+	x.offline(packet.V5, "s", "w", 1)
+	x.connect(packet.V5, "c", lasting, willAtQoS1("old", 0))
+	x.until("the record", func() bool { return len(x.store.restored()) == 2 })
+	x.store.mu.Lock()
+	for _, s := range x.store.sessions {
+		if s.ClientID == "c" {
+			x.store.number++
+			n := *s
+			n.Number, n.Will = x.store.number, nil
+			x.store.sessions[n.Number] = &n
+			break
+		}
+	}
+	x.store.mu.Unlock()
+	y := restart(t, x)
+	y.until("the end of the old one", func() bool { return len(y.store.restored()) == 2 })
+	if _, k := y.connect(packet.V5, "c", lasting); !k.SessionPresent {
+		t.Error("the newer session is gone")
+	}
+	s, _ := y.connect(packet.V5, "s", lasting)
+	if m := s.message(); string(m.Payload) != "old" {
+		t.Errorf("got %q, want the will of the session that has ended", m.Payload)
+	}
+}
+
+func TestAWillThatTheDiskRefusesIsTriedAgain(t *testing.T) {
+	x := start(t)
+	x.offline(packet.V5, "s", "w", 1)
+	watch, _ := x.connect(packet.V5, "watch")
+	watch.subscribe("w", 0)
+	w, _ := x.connect(packet.V5, "c", willAtQoS1("x", 0))
+	x.store.hold()
+	x.away(w, "c")
+	watch.message()
+	x.store.release(errDisk)
+	x.until("the refusal", func() bool { return x.b.delayed.count == 1 })
+	x.due()
+	x.until("the end of the wait", func() bool { return x.b.delayed.count == 0 })
+	watch.nothing() // it has it
+	s, _ := x.connect(packet.V5, "s", lasting)
+	if m := s.message(); string(m.Payload) != "x" {
+		t.Errorf("got %q", m.Payload)
+	}
 }

@@ -157,3 +157,56 @@ func TestAppendsThatAreNotEndedDoNotHoldTheStore(t *testing.T) {
 		t.Fatal(err)
 	}
 }
+
+func TestWhatIsTogetherIsOneTransaction(t *testing.T) {
+	b := newStore(t)
+	b.put(1)
+	const n = 2000
+	for i := range n {
+		b.PutSession(&durable.Session{Number: durable.SessionNumber(i + 2), ClientID: "c"}, 0)
+	}
+	var copies []string
+	b.a.onDone = func([]durable.Completion) {
+		if len(copies) < 40 {
+			copies = append(copies, copyFile(t, b.path))
+		}
+	}
+	for i := range n {
+		b.Together(true)
+		b.Append(durable.Append{Message: note("x"), Receivers: receivers(2, 1)}, b.next())
+		runtime.Gosched() // let the writer begin, if it can
+		if i%2 == 0 {
+			b.EndSession(durable.SessionNumber(i+2), 0)
+		} else {
+			b.PutSession(&durable.Session{Number: durable.SessionNumber(i + 2), ClientID: "d"}, 0)
+		}
+		b.Together(false)
+		if i%3 == 0 {
+			b.Flush()
+		}
+	}
+	b.Flush()
+	b.a.wait(t, b.token)
+	if err := b.Close(t.Context()); err != nil {
+		t.Fatal(err)
+	}
+	for _, path := range append(copies, b.path) {
+		s, err := Open(path, testOptions())
+		if err != nil {
+			t.Fatal(err)
+		}
+		pending, before := 0, 0
+		for _, r := range s.Sessions() {
+			switch {
+			case r.Session.Number == 1:
+				pending = r.Pending
+			case r.Session.ClientID == "c":
+				before++
+			}
+		}
+		if before+pending != n {
+			t.Errorf("%d messages are on disk, and %d sessions as they were before theirs, of %d", pending, before, n)
+		}
+		s.Close(t.Context())
+	}
+}

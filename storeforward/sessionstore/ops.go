@@ -358,10 +358,21 @@ func (s *Store) NextSession() durable.SessionNumber {
 	return s.numbered
 }
 
+// Together says whether what follows is one transaction, until it says that it is not, or Flush. If it
+// fails before all of it was handed over, what follows of messages fails, too; the state of sessions
+// goes with the next commit that works.
+func (s *Store) Together(on bool) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	s.together = on
+	s.join(false)
+}
+
 // Flush hands what was collected to the writer and returns at once. What comes while the writer
 // is about to begin a transaction may still join it.
 func (s *Store) Flush() {
 	s.mu.Lock()
+	s.together = false
 	s.join(false)
 	if len(s.ready) > 0 {
 		s.wake.Signal()

@@ -100,6 +100,7 @@ type Store struct {
 
 	open      *txn  // collects; nil = nothing yet
 	joined    bool  // what comes next belongs to open, too, which is not sealed before
+	together  bool  // it is joined until Together or Flush says otherwise
 	torn      error // of the commit that failed with the first part of what is joined, nil = none
 	parted    sync.Cond
 	txns      []*txn // not answered yet, in order, open included
@@ -238,7 +239,7 @@ func (s *Store) Close(ctx context.Context) error {
 	}
 	s.bootKnown = false // to be saved as of now
 	s.want(0)
-	s.closing = true
+	s.closing, s.together = true, false
 	s.join(false)
 	s.mu.Unlock()
 	err := s.w.Close(ctx)

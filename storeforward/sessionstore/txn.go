@@ -149,6 +149,7 @@ func (s *Store) want(d time.Duration) *txn {
 
 // join says whether what comes next belongs to the open transaction.
 func (s *Store) join(more bool) {
+	more = more || s.together
 	if s.joined && !more {
 		s.parted.Broadcast()
 	}

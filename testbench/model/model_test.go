@@ -502,10 +502,14 @@ func (w *model) ends(s *session) {
 	}
 	delete(w.sessions, s.id)
 	switch g := w.ghosts[s.id]; {
-	case s.durable && g != nil:
-		g.joins(s)
-	case s.durable:
+	case !s.durable && s.will == nil && s.spent == nil:
+	case g == nil:
 		w.ghosts[s.id] = s
+	case s.durable && !g.durable:
+		s.joins(g)
+		w.ghosts[s.id] = s
+	default:
+		g.joins(s)
 	}
 	w.releases(s)
 }
@@ -599,9 +603,12 @@ func (w *model) crash() {
 	for id, s := range w.sessions {
 		s.spends()
 		s.doubted, s.spent = append(s.doubted, s.spent...), nil
-		if !s.durable || slices.Max(s.expiry) == 0 && s.doubted == nil {
+		if slices.Max(s.expiry) == 0 && s.doubted == nil {
 			delete(w.sessions, id)
 			continue
+		}
+		if !s.durable { // only its will is left
+			s.owed, s.subs, s.last = nil, map[string][]*subscription{}, map[string]arrival{}
 		}
 		if s.fresh {
 			s.doubt()

@@ -23,6 +23,8 @@ type store struct {
 	waiting []operation // handed over and not committed, in order
 	reads   []*read
 	flushed int // operations up to here may be committed
+
+	together bool // what comes is one transaction
 }
 
 // state is what a store knows.
@@ -47,6 +49,7 @@ type operation struct {
 	token  durable.Token
 	seq    durable.Seq
 	apply  func(s *state)
+	more   bool           // the next one is in the same transaction
 	revoke func(s *state) // what takes it back in memory if its commit fails; nil = it is written later
 }
 
@@ -100,12 +103,16 @@ func (s *store) crash() *store {
 // do hands an operation over: it is true in memory at once.
 func (s *store) do(o operation) {
 	o.apply(&s.mem)
+	o.more = s.together
 	s.waiting = append(s.waiting, o)
 }
 
 // commit writes the first n operations and answers them.
 func (s *store) commit(n int) {
 	n = min(n, s.flushed)
+	for n > 0 && n < s.flushed && s.waiting[n-1].more {
+		n++
+	}
 	for _, o := range s.waiting[:n] {
 		o.apply(&s.disk)
 		s.answer(o, nil)
@@ -275,6 +282,13 @@ func (s *store) Append(a durable.Append, t durable.Token) durable.Seq {
 		},
 	})
 	return seq
+}
+
+func (s *store) Together(on bool) {
+	s.together = on
+	if n := len(s.waiting); !on && n > 0 {
+		s.waiting[n-1].more = false
+	}
 }
 
 func (s *store) PutSession(r *durable.Session, t durable.Token) {

@@ -207,6 +207,7 @@ type Limits struct {
 // Sessions bound what is kept for clients that are away.
 type Sessions struct {
 	MaxExpiry         time.Duration // longest Session Expiry Interval that is granted; Never = any
+	WillGrace         time.Duration // that clients have to come back after a crash, before their wills are published
 	MaxQueuedMessages int           // waiting for one session, in flight included
 	MaxQueuedBytes    int64         // of their topics, properties and payloads
 	WhenFull          string        // drop_oldest or drop_newest
@@ -289,6 +290,7 @@ func Default() *Config {
 		},
 		Sessions: Sessions{
 			MaxExpiry:         30 * 24 * time.Hour,
+			WillGrace:         time.Minute,
 			MaxQueuedMessages: 100_000,
 			MaxQueuedBytes:    64 * MiB,
 			WhenFull:          "drop_newest",

@@ -33,7 +33,7 @@ func TestSampleNamesEveryDefault(t *testing.T) {
 		"freebind",
 		"data", "address", "open", "max_connections", "max_packet", "receive_maximum", "max_in_flight",
 		"connect_timeout", "max_topic_levels", "max_subscriptions", "max_output", "max_wills", "max_keep_alive", "max_connect_rate", "max_message_rate", "resend_after", "topic_aliases", "max_qos", "retain",
-		"wildcards", "subscription_ids", "shared_subscriptions", "check_payload_format", "max_expiry",
+		"wildcards", "subscription_ids", "shared_subscriptions", "check_payload_format", "max_expiry", "will_grace",
 		"max_queued_messages", "max_queued_bytes", "when_full", "max_messages", "max_bytes", "max_delay", "interval", "level", "format",
 	} {
 		if !regexp.MustCompile(`(?m)^[ -]*` + key + `: \S`).Match(packaging.Sample) {

@@ -317,6 +317,7 @@ func (d *decoder) resendAfter(n *yaml.Node, dst *time.Duration) {
 func (d *decoder) sessions(n *yaml.Node, s *Sessions) {
 	d.group(n,
 		field{key: "max_expiry", read: d.duration(&s.MaxExpiry, time.Second, Never)},
+		field{key: "will_grace", read: d.duration(&s.WillGrace, time.Second, 24*time.Hour)},
 		field{key: "max_queued_messages", read: d.whole(&s.MaxQueuedMessages, 1, math.MaxInt32)},
 		field{key: "max_queued_bytes", read: d.size(&s.MaxQueuedBytes, KiB, 1<<40, false)},
 		field{key: "when_full", read: d.oneOf(&s.WhenFull, "drop_oldest", "drop_newest")},
