@@ -2,14 +2,16 @@
 // goroutine, not a thread, an eventfd to be woken by, a timerfd to be woken at, and raw
 // non-blocking reads and writes.
 //
-// The wait is nested: the epoll descriptor is itself registered in the runtime's poller, so a
-// loop with nothing to do costs no thread and no system call.
+// The wait is nested: the epoll descriptor is registered in another one, and that in the runtime's
+// poller, so a loop with nothing to do costs no thread and no system call. A loop that always has
+// something to do soon takes it out of there and waits in the kernel itself, which is quicker.
 package poll
 
 import (
 	"encoding/binary"
 	"fmt"
 	"os"
+	"runtime"
 	"sync/atomic"
 	"syscall"
 	"time"
@@ -20,6 +22,16 @@ import (
 
 // maxEvents is how many ready descriptors one wait returns; the rest comes with the next.
 const maxEvents = 256
+
+// After quick parks in a row that were no longer than soon, the next event is expected as soon.
+const (
+	quick = 8
+	soon  = time.Millisecond
+)
+
+// yieldEvery is how often a thread that waits by itself lets the scheduler have its turn. One that
+// has not for 10 ms is taken for one that does not let others run, and loses its processor.
+const yieldEvery = 8 * time.Millisecond
 
 // Event is one ready descriptor.
 type Event struct {
@@ -49,7 +61,8 @@ type Poller struct {
 	wakeFd  int
 	timerFd int
 
-	file     *os.File // owns epfd, keeps it in the runtime's poller
+	outer    int      // an epoll descriptor that has epfd, unless busy
+	file     *os.File // owns outer, keeps it in the runtime's poller
 	raw      syscall.RawConn
 	try      func(fd uintptr) bool // made once: a literal in Wait would allocate at each park
 	ready    int
@@ -57,11 +70,17 @@ type Poller struct {
 	out      []Event
 	sleeping atomic.Bool
 	armed    bool
+	parks    int       // that were quick, in a row
+	busy     bool      // the next event is expected soon
+	yielded  time.Time // when the scheduler has had its turn last, while busy
 }
 
 // New returns a poller with nothing in it but its wake-up and timer.
 func New() (*Poller, error) {
-	p := &Poller{epfd: -1, wakeFd: -1, timerFd: -1, events: make([]unix.EpollEvent, maxEvents), out: make([]Event, 0, maxEvents)}
+	p := &Poller{
+		epfd: -1, outer: -1, wakeFd: -1, timerFd: -1,
+		events: make([]unix.EpollEvent, maxEvents), out: make([]Event, 0, maxEvents),
+	}
 	if err := p.open(); err != nil {
 		p.Close()
 		return nil, fmt.Errorf("poll: %w", err)
@@ -71,13 +90,18 @@ func New() (*Poller, error) {
 
 func (p *Poller) open() error {
 	var err error
-	if p.epfd, err = unix.EpollCreate1(unix.EPOLL_CLOEXEC); err != nil {
-		return fmt.Errorf("create epoll: %w", err)
+	for _, fd := range []*int{&p.epfd, &p.outer} {
+		if *fd, err = unix.EpollCreate1(unix.EPOLL_CLOEXEC); err != nil {
+			return fmt.Errorf("create epoll: %w", err)
+		}
 	}
-	if err = unix.SetNonblock(p.epfd, true); err != nil {
+	if err = unix.SetNonblock(p.outer, true); err != nil {
 		return err
 	}
-	p.file = os.NewFile(uintptr(p.epfd), "epoll")
+	if err = p.nest(true); err != nil {
+		return err
+	}
+	p.file = os.NewFile(uintptr(p.outer), "epoll")
 	if p.raw, err = p.file.SyscallConn(); err != nil {
 		return fmt.Errorf("register epoll in the runtime: %w", err)
 	}
@@ -86,7 +110,7 @@ func (p *Poller) open() error {
 		return fmt.Errorf("register epoll in the runtime: %w", err)
 	}
 	p.try = func(uintptr) bool {
-		p.ready = p.epollWait()
+		p.ready = p.epollWait(atOnce)
 		return p.ready > 0
 	}
 	if p.wakeFd, err = unix.Eventfd(0, unix.EFD_NONBLOCK|unix.EFD_CLOEXEC); err != nil {
@@ -111,7 +135,7 @@ func (p *Poller) Wait(mayPark bool, idle func() bool) (ready []Event, timer bool
 	if mayPark {
 		p.sleeping.Store(true)
 		if mayPark = idle(); mayPark {
-			err = p.raw.Read(p.try)
+			err = p.park()
 		}
 		p.sleeping.Store(false)
 		if err != nil {
@@ -119,7 +143,7 @@ func (p *Poller) Wait(mayPark bool, idle func() bool) (ready []Event, timer bool
 		}
 	}
 	if !mayPark {
-		p.ready = p.epollWait()
+		p.ready = p.epollWait(atOnce)
 	}
 	p.out = p.out[:0]
 	for i := range p.ready {
@@ -140,6 +164,52 @@ func (p *Poller) Wait(mayPark bool, idle func() bool) (ready []Event, timer bool
 		}
 	}
 	return p.out, timer, nil
+}
+
+// park waits until something is ready.
+//
+// To park the goroutine takes the kernel four calls for each event, and the scheduler a round: the
+// runtime's poller waits for ours, and both are asked before and after. So a thread waits by itself
+// for an event that is to be expected; the runtime gives its processor to others if they need one.
+func (p *Poller) park() error {
+	began := time.Now()
+	if p.busy {
+		if began.Sub(p.yielded) > yieldEvery {
+			p.yielded = began
+			runtime.Gosched()
+		}
+		p.ready = p.epollWait(forever)
+		if p.ready > 0 && time.Since(began) < soon {
+			return nil
+		}
+		p.busy, p.parks = false, 0
+		return p.nest(true)
+	}
+	if err := p.raw.Read(p.try); err != nil {
+		return err
+	}
+	if time.Since(began) > soon {
+		p.parks = 0
+		return nil
+	}
+	if p.parks++; p.parks < quick {
+		return nil
+	}
+	p.parks = 0
+	if runtime.GOMAXPROCS(0) == 1 { // others need it meanwhile
+		return nil
+	}
+	p.busy = true
+	return p.nest(false)
+}
+
+// nest lets the runtime's poller know what is ready, or not: it would wake a thread in vain.
+func (p *Poller) nest(on bool) error {
+	op := unix.EPOLL_CTL_DEL
+	if on {
+		op = unix.EPOLL_CTL_ADD
+	}
+	return unix.EpollCtl(p.outer, op, p.epfd, &unix.EpollEvent{Events: unix.EPOLLIN})
 }
 
 // Wake ends the current or next park of Wait. It is free while the loop is awake.
@@ -197,18 +267,18 @@ func (p *Poller) control(op, fd int, k Key, read, write bool) error {
 
 // Close releases the descriptors of the poller itself.
 func (p *Poller) Close() {
-	for _, fd := range []int{p.wakeFd, p.timerFd} {
+	for _, fd := range []int{p.wakeFd, p.timerFd, p.epfd} {
 		if fd >= 0 {
 			_ = unix.Close(fd)
 		}
 	}
 	switch {
 	case p.file != nil:
-		_ = p.file.Close() // closes epfd
-	case p.epfd >= 0:
-		_ = unix.Close(p.epfd)
+		_ = p.file.Close() // closes outer
+	case p.outer >= 0:
+		_ = unix.Close(p.outer)
 	}
-	p.epfd, p.wakeFd, p.timerFd, p.file = -1, -1, -1, nil
+	p.epfd, p.outer, p.wakeFd, p.timerFd, p.file = -1, -1, -1, -1, nil
 }
 
 func (p *Poller) drain(fd int) {
@@ -216,11 +286,24 @@ func (p *Poller) drain(fd int) {
 	_, _ = Read(fd, b[:])
 }
 
-// epollWait asks without waiting. The system call does not block, so it may bypass the
-// scheduler.
-func (p *Poller) epollWait() int {
-	n, _, errno := unix.RawSyscall6(unix.SYS_EPOLL_PWAIT, uintptr(p.epfd),
-		uintptr(unsafe.Pointer(&p.events[0])), uintptr(len(p.events)), 0, 0, 0)
+// How long epollWait waits, in milliseconds. Nothing between: to set a timer of the kernel for each
+// wait costs more than the wait.
+const (
+	atOnce  = 0
+	forever = -1
+)
+
+// epollWait returns how many descriptors are ready.
+func (p *Poller) epollWait(millis int) int {
+	var n uintptr
+	var errno syscall.Errno
+	if millis == atOnce { // it does not block, so it may bypass the scheduler
+		n, _, errno = unix.RawSyscall6(unix.SYS_EPOLL_PWAIT, uintptr(p.epfd),
+			uintptr(unsafe.Pointer(&p.events[0])), uintptr(len(p.events)), atOnce, 0, 0)
+	} else {
+		n, _, errno = unix.Syscall6(unix.SYS_EPOLL_PWAIT, uintptr(p.epfd),
+			uintptr(unsafe.Pointer(&p.events[0])), uintptr(len(p.events)), uintptr(millis), 0, 0)
+	}
 	if errno != 0 {
 		return 0 // EINTR; other causes would be our own fault and show as a loop that never wakes
 	}
