@@ -6,7 +6,7 @@ TOOL     := go tool -modfile=testbench/tools.mod
 FUZZTIME ?= 1m
 
 .DEFAULT_GOAL := help
-.PHONY: help run build test conform mutants check cross $(TARGETS:%=bin/%/dunlin) $(TARGETS:%=bin/%/dunlin-bench) \
+.PHONY: help run build test chaos conform mutants check cross $(TARGETS:%=bin/%/dunlin) $(TARGETS:%=bin/%/dunlin-bench) \
 	bench bench-quick demo packages fuzz clean
 
 help: ## this list
@@ -21,6 +21,9 @@ build: ## bin/dunlin and bin/dunlin-bench for this machine
 
 test: ## every test there is; logs in bin/log
 	@testbench/test.sh
+
+chaos: ## kill the broker many times under everything that may happen at once, into testbench/results
+	@testbench/chaos.sh $(STAGES)
 
 mutants: ## break the broker in ways of many kinds and see conform go red; NAME='part of a name'
 	@go run ./testbench/conform/mutants "$(NAME)"

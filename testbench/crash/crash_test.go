@@ -8,12 +8,13 @@ import (
 	"fmt"
 	"math/rand/v2"
 	"os"
-	"strings"
+	"slices"
 	"sync"
 	"testing"
 	"time"
 
 	"dunlin/core/packet"
+	"dunlin/core/topic"
 	"dunlin/testbench/client"
 	"dunlin/testbench/fleet"
 	"dunlin/testbench/process"
@@ -42,10 +43,13 @@ type rig struct {
 	tally   *tally.Tally
 
 	publishers []*fleet.Publisher
+	topics     map[*tally.Stream]string
 	offline    []*fleet.Receiver // sessions that stay away until the end
 	online     *fleet.Receiver
-	roaming    *fleet.Receiver // there for one kill, away for the next
-	above      *fleet.Receiver // subscribes in the cloud
+	roaming    *fleet.Receiver   // there for one kill, away for the next
+	others     []*fleet.Receiver // further sessions of the gateway
+	above      *fleet.Receiver   // subscribes in the cloud
+	dead       func()            // is called when the gateway is killed, before it starts again
 
 	running sync.WaitGroup
 	failed  chan error // the error of each publisher or receiver, which ends it
@@ -61,6 +65,7 @@ func newRig(t *testing.T, version packet.Version, uplinkQoS int) *rig {
 	r := &rig{
 		t: t, ctx: ctx, rng: rand.New(rand.NewPCG(seed, 0)),
 		tally: tally.New(), failed: make(chan error, 256),
+		topics: make(map[*tally.Stream]string), dead: func() {},
 	}
 
 	t.Cleanup(func() {
@@ -79,6 +84,7 @@ func newRig(t *testing.T, version packet.Version, uplinkQoS int) *rig {
 	r.gateway, err = process.Dunlin(ctx, t.TempDir(), process.Gateway{Uplinks: []process.Uplink{{
 		Name: "cloud", Endpoint: "mqtt://" + r.link.Addr(), ClientID: "gateway",
 		Rules: []process.Rule{{From: "site/#", To: "plant/site/#", QoS: uplinkQoS}},
+		Down:  []process.Rule{{From: "orders/#", QoS: 1}, {From: "probe", QoS: 1}},
 	}}})
 	if err != nil {
 		t.Fatal(err)
@@ -94,7 +100,7 @@ func newRig(t *testing.T, version packet.Version, uplinkQoS int) *rig {
 	r.online = r.receiver("online", address, version, 2, "site/#")
 	r.roaming = r.receiver("roaming", address, version, 2, "site/#")
 	r.offline = []*fleet.Receiver{
-		r.receiver("offline-2", address, version, 2, "#"),
+		r.receiver("offline-2", address, version, 2, "site/#", "orders/#"),
 		r.receiver("offline-1", address, packet.V311, 1, "site/+/fast", "site/+/safe"),
 		// Overlapping filters: one copy of each message (v5), queued under either.
 		r.receiver("offline-overlap", address, packet.V5, 2, "site/p0/#", "site/+/safe"),
@@ -115,14 +121,18 @@ func newRig(t *testing.T, version packet.Version, uplinkQoS int) *rig {
 			Options: client.Options{
 				Address: address, Version: version, ClientID: name, SessionExpiry: 3600, Window: 50,
 			},
-			Lines: []fleet.Line{
-				{Topic: "site/" + name + "/fast", Stream: r.tally.Stream(name+"/fast", 1)},
-				{Topic: "site/" + name + "/safe", Stream: r.tally.Stream(name+"/safe", 2)},
-			},
-			Size: 100,
+			Lines: []fleet.Line{r.line("site/"+name+"/fast", 1), r.line("site/"+name+"/safe", 2)},
+			Size:  100,
 		})
 	}
 	return r
+}
+
+// line returns a line of messages to a topic, by which its stream is named.
+func (r *rig) line(topic string, qos byte) fleet.Line {
+	s := r.tally.Stream(topic, qos)
+	r.topics[s] = topic
+	return fleet.Line{Topic: topic, Stream: s}
 }
 
 func (r *rig) receiver(name, address string, v packet.Version, qos packet.QoS, filters ...string) *fleet.Receiver {
@@ -184,7 +194,7 @@ func (r *rig) attend() *devices {
 
 // sessions returns the sessions of the gateway.
 func (r *rig) sessions() []*fleet.Receiver {
-	return append([]*fleet.Receiver{r.online, r.roaming}, r.offline...)
+	return slices.Concat([]*fleet.Receiver{r.online, r.roaming}, r.offline, r.others)
 }
 
 // check fails the test if a device has failed.
@@ -227,6 +237,7 @@ func (r *rig) kill(more uint64) {
 			r.t.Fatal(err)
 		}
 	}
+	r.dead()
 	if err := r.gateway.Start(r.ctx); err != nil {
 		r.t.Fatal(err)
 	}
@@ -279,15 +290,20 @@ func (r *rig) complete(receivers []*fleet.Receiver) {
 	}
 }
 
-// rules are what a receiver is owed.
+// rules are what a receiver is owed: the streams to the topics that its filters match.
 func (r *rig) rules(s *fleet.Receiver) tally.Rules {
-	rules := tally.Rules{ExactlyOnce: s.Filters[0].QoS == 2}
-	if s.Options.ClientID == "offline-overlap" {
-		rules.Only = func(s *tally.Stream) bool {
-			return strings.HasPrefix(s.Name, "p0/") || strings.HasSuffix(s.Name, "/safe")
+	return tally.Rules{ExactlyOnce: s.Filters[0].QoS == 2, Only: func(stream *tally.Stream) bool {
+		name := r.topics[stream]
+		if s == r.above && topic.Matches("site/#", name) {
+			name = "plant/" + name // the rule of the uplink
 		}
-	}
-	return rules
+		for _, f := range s.Filters {
+			if topic.Matches(f.Filter, name) {
+				return true
+			}
+		}
+		return false
+	}}
 }
 
 // TestKillsLoseNothing kills the gateway twenty times while four publishers keep fifty messages

@@ -25,6 +25,7 @@ var ErrForgotten = errors.New("fleet: the broker has forgotten the session")
 type Line struct {
 	Topic  string
 	Stream *tally.Stream
+	Retain bool
 }
 
 // Publisher publishes to its lines in turn.
@@ -116,7 +117,7 @@ var alreadyDue = func() <-chan time.Time {
 func (p *Publisher) send(ctx context.Context, l Line) error {
 	seq := l.Stream.Next()
 	m := client.Publish{
-		Topic: l.Topic, QoS: packet.QoS(l.Stream.QoS),
+		Topic: l.Topic, QoS: packet.QoS(l.Stream.QoS), Retain: l.Retain,
 		Payload: l.Stream.AppendPayload(make([]byte, 0, p.Size), seq, p.Size),
 		Acked: func(code packet.ReasonCode) {
 			if code >= packet.UnspecifiedError {

@@ -164,6 +164,15 @@ func (s *Snapshot) Include(payload []byte) {
 	s.acked[string(name)] = acked
 }
 
+// Has reports whether message seq of the stream was acknowledged then.
+func (s *Snapshot) Has(stream *Stream, seq uint64) bool {
+	acked := s.acked[stream.Name]
+	return seq >= 1 && seq <= uint64(len(acked)) && acked[seq-1]
+}
+
+// CountOf returns how many messages of the stream were acknowledged then.
+func (s *Snapshot) CountOf(stream *Stream) uint64 { return s.counts[stream.Name] }
+
 // Count returns how many messages were acknowledged then.
 func (s *Snapshot) Count() (n uint64) {
 	for _, c := range s.counts {

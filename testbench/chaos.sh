@@ -1,0 +1,57 @@
+#!/usr/bin/env bash
+# usage: testbench/chaos.sh [STAGE...]
+#
+# The long form of the tests that kill the broker, into testbench/results: what
+# was run, on what, and what came of it. The short form of each is part of make test.
+#
+#	kills  the process is killed under everything that may happen at once
+set -euo pipefail
+cd "$(dirname "$0")/.."
+
+testbench/need.sh mosquitto
+
+packaging/compile.sh host bin/dunlin
+export DUNLIN_BINARY=$PWD/bin/dunlin
+mkdir -p bin/log
+
+commit=$(git rev-parse --short HEAD)
+[ -z "$(git status --porcelain --untracked-files=no)" ] || commit+=-changed
+[ $# -gt 0 ] || set -- kills
+report=testbench/results/$(date -u +%F)-$commit-chaos.txt
+mkdir -p testbench/results
+
+stage_kills() { go test -v -count=1 -timeout 60m ./testbench/crash -long; }
+
+# figures prints of the output of a stage what is worth keeping: what the tests said and how they
+# ended, with the subtests that passed as a number.
+figures() {
+	awk '
+		/^=== / || /^-test.shuffle/ || /^PASS$/ { next }
+		/^ +--- PASS: / { passed++; next }
+		{ print }
+		END { if (passed) print passed " subtests passed" }'
+}
+
+failed=()
+{
+	echo "make chaos: testbench/chaos.sh $*"
+	echo "commit $commit, $(date -u +'%F %T') UTC, $(go env GOVERSION)"
+	echo "$(uname -srm), $(nproc) CPUs, files of the kills on $(df --output=fstype /tmp | tail -n 1)"
+} >"$report"
+for stage; do
+	echo "== $stage"
+	log=bin/log/chaos-$stage.log
+	began=$SECONDS
+	"stage_$stage" >"$log" 2>&1 || failed+=("$stage")
+	{
+		echo
+		echo "== $stage, $((SECONDS - began)) s"
+		figures <"$log"
+	} | tee -a "$report"
+done
+echo
+echo "written to $report"
+if [ ${#failed[@]} -gt 0 ]; then
+	echo "failed: ${failed[*]}" | tee -a "$report"
+	exit 1
+fi
