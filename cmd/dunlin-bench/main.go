@@ -171,6 +171,9 @@ func define(flags *flag.FlagSet, s *load.Scenario, o *load.Options) (file *strin
 	if slices.Contains(s.Flags, "wildcard") {
 		flags.BoolVar(&o.Wildcard, "wildcard", o.Wildcard, "subscribe to all topics by one wildcard instead of one by one")
 	}
+	if slices.Contains(s.Flags, "persistent") {
+		flags.BoolVar(&o.Persistent, "persistent", o.Persistent, "sessions of subscribers outlive their connections")
+	}
 	number("window", &o.Window, "messages in flight, of all publishers together (closed loop)")
 	duration("every", &o.Every, "open loop: each publisher sends --burst messages in this time; 0 = closed loop")
 	number("burst", &o.Burst, "messages of a publisher in each interval of an open loop")

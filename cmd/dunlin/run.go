@@ -49,6 +49,7 @@ func run(ctx context.Context, cfg *config.Config, logger *slog.Logger) (err erro
 	clk := clock.New()
 	store, err := sessionstore.Open(filepath.Join(cfg.Data, "sessions.db"), sessionstore.Options{
 		Clock:  clk,
+		Linger: cfg.Store.Linger,
 		NoSync: cfg.Store.UnsafeNoSync,
 		Log:    logger,
 	})
@@ -239,6 +240,7 @@ func limits(cfg *config.Config, files uint64) broker.Limits {
 		ReceiveMaximum:   cfg.Limits.ReceiveMaximum,
 		MaxOutput:        int(cfg.Limits.MaxOutput),
 		MaxWillBytes:     cfg.Limits.MaxWills,
+		Linger:           cfg.Store.Linger,
 		ConnectTimeout:   cfg.Limits.ConnectTimeout,
 		MaxConnectRate:   cfg.Limits.MaxConnectRate,
 		MaxMessageRate:   cfg.Limits.MaxMessageRate,

@@ -40,6 +40,7 @@ type client struct {
 	received   *received // topic aliases; nil = the client has given none
 	given      *given    // topic aliases; nil = it takes none
 	resend     *resend   // nil = nothing is sent again
+	answering  answering // of a session with a number
 	pendingID  string    // client identifier of a CONNECT that waits
 	remote     string    // address, once somebody wanted it
 }

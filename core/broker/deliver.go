@@ -101,6 +101,9 @@ func (b *Broker) write(c *client, s conn.Segment, id packet.ID, d Delivery) {
 	c.conn.Send(&b.loop.Arena, s, id)
 	if id != 0 {
 		c.resend.sent(id)
+		if d.QoS == 1 && c.member.state.Durable() {
+			c.answering.watch(id, b.loop.Now())
+		}
 	}
 	if b.observer != nil {
 		d.ClientID = c.member.clientID

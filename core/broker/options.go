@@ -91,6 +91,7 @@ type Limits struct {
 	MaxConnectRate       int           // CONNECT packets a second, of each listener; default 0 = any
 	MaxMessageRate       int           // PUBLISH packets a second, of one client; default 0 = any
 	ResendAfter          time.Duration // until MQTT 3 gets again what it has not acknowledged, at most 1 h; default 0 = when it connects again
+	Linger               time.Duration // that a QoS 1 message may wait for its receivers before it is stored, as the Store does; default 0 = not at all
 	ConnectTimeout       time.Duration // from accept to CONNECT; default 5 s
 	MaxSessionExpiry     time.Duration // default 30 days; from 0xFFFFFFFF seconds on, sessions may last for ever
 	WillGrace            time.Duration // that clients have to come back after a crash, before their wills are published; default 60 s

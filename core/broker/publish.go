@@ -367,6 +367,7 @@ func (b *Broker) append(pub *publication, op *publishing) {
 		Retained:  pub.Retain,
 		From:      pub.from,
 		FromSeq:   pub.fromSeq,
+		Linger:    b.lingers(pub),
 		Lazy:      len(b.durables) == 0 && pub.QoS == 0,
 	}
 	if len(b.copies) == 0 {

@@ -351,6 +351,7 @@ func (b *Broker) onAck(c *client, t packet.Type, body []byte) error {
 	switch t {
 	case packet.PUBACK:
 		c.resend.forget(a.ID)
+		c.answering.answered(a.ID, b.loop.Now())
 		if seq, ok := m.state.Puback(a.ID); ok {
 			b.done(m, seq, durable.Delivered)
 		}

@@ -15,7 +15,8 @@ import (
 // A Store takes calls from one goroutine, the loop.
 type Store interface {
 	// Append queues a message for its receivers and returns its number. When every receiver is
-	// Done with it before its commit, nothing needs to be written, and it completes all the same.
+	// Done with it before its commit, nothing needs to be written, and it completes all the same:
+	// with Linger the commit waits for that a while.
 	// With From it leaves another queue in the same transaction.
 	Append(a durable.Append, t durable.Token) durable.Seq
 

@@ -32,7 +32,8 @@ type fakeStore struct {
 	commits  int // that were asked for by somebody who waits
 	lookups  int // calls of Queued
 	together bool
-	ties     int // calls of Together(true)
+	ties     int  // calls of Together(true)
+	lingers  bool // the last message may
 }
 
 type record struct {
@@ -129,6 +130,7 @@ func (s *fakeStore) Append(a durable.Append, t durable.Token) durable.Seq {
 		return 0
 	}
 	s.seq++
+	s.lingers = a.Linger
 	r := &record{seq: s.seq, m: a.Message, to: slices.Clone(a.Receivers)}
 	s.records = append(s.records, r)
 	for _, to := range a.Receivers {

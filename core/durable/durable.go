@@ -49,6 +49,10 @@ type Append struct {
 	// the queue and committed. If the transaction fails, it is in the queue again.
 	From    SessionNumber
 	FromSeq Seq
+	// Linger: it has been sent to all its receivers, at QoS 1, and they answer quickly. It may stay off
+	// the disk for a moment; when every receiver is Done with it by then it is never written, and
+	// completes. It is not Retained, nor noted for a publisher, nor in several parts.
+	Linger bool
 	// Lazy: nobody waits for it (a retained message at QoS 0); it rides with the next commit or
 	// goes within a minute.
 	Lazy bool
@@ -154,8 +158,8 @@ type Batch struct {
 	Err     error
 }
 
-// Completer takes the answers of a store. Both calls come from goroutines of the store, must
-// not block and must not call back into it. done and b are the callee's from then on.
+// Completer takes the answers of a store. Both calls come from goroutines of the store, Completed also
+// from within Flush; they must not block and must not call back into it. done and b are the callee's from then on.
 type Completer interface {
 	Completed(done []Completion)
 	Read(b Batch)

@@ -285,3 +285,29 @@ func TestAFailedCommitLeavesDelayedMessagesAsTheyWere(t *testing.T) {
 		t.Error("the message is still delayed")
 	}
 }
+
+func TestAFailedCommitLeavesWhatLingersAndRevokesWhatWasDue(t *testing.T) {
+	b := patient(t)
+	b.put(1)
+	b.put(2)
+	apart, k1 := b.linger("q", "apart", 1)
+	due, k2 := b.linger("p", "due with the next", 1)
+	breakFile(t, b.path)
+	m := note("lost")
+	m.Publisher = "p"
+	k3 := b.next()
+	b.Append(durable.Append{Message: m, Receivers: receivers(1, 1, 2)}, k3)
+	b.Flush()
+	for _, k := range []durable.Token{k2, k3} {
+		if c := b.a.wait(t, k); c.Err == nil {
+			t.Errorf("operation %d was acknowledged", k)
+		}
+	}
+	b.Done(1, due, durable.Delivered) // of a message that was taken back
+	b.Done(1, apart, durable.Delivered)
+	b.Flush()
+	if c := b.a.wait(t, k1); c.Err != nil {
+		t.Error(c.Err)
+	}
+	equal(t, "ledger", b.Ledger(), Ledger{Counts: Counts{Accepted: 1, Left: [outcomes]uint64{durable.Delivered: 1}}})
+}

@@ -27,7 +27,7 @@ func FuzzValues(f *testing.F) {
 			{Receiver: durable.Receiver{Session: 1, QoS: 2, PacketID: 5}},
 			{Receiver: durable.Receiver{Session: 200, QoS: 1, Retain: true, SubscriptionIDs: []uint32{1, 300}, Share: "$share/g/a"}},
 		}, m),
-		appendCursor(nil, key, q, 10),
+		appendCursor(nil, key, q, 10, new(linger)),
 		appendSession(nil, key, &durable.Session{
 			ClientID: "c", Identity: "u", Version: 5, Expiry: 3, Connected: true, Will: &durable.Will{Message: m},
 			Subscriptions: []durable.Subscription{{Filter: "a/#", QoS: 1, ID: 3}},
@@ -52,7 +52,7 @@ func FuzzValues(f *testing.F) {
 				q.queue.Push(s, 1)
 			}
 			q.queue.Push(c.high+1, 1) // otherwise it would be done with everything
-			same(t, &c, func() (cursor, error) { return parseCursor(key, appendCursor(nil, key, q, c.asOf)) })
+			same(t, &c, func() (cursor, error) { return parseCursor(key, appendCursor(nil, key, q, c.asOf, new(linger))) })
 		}
 		if m, err := parseRetained(key, value(key)); err == nil {
 			same(t, m, func() (message.Message, error) {

@@ -35,11 +35,17 @@ func (s *Store) Append(a durable.Append, k durable.Token) durable.Seq {
 		s.turnDown(k, ErrFull)
 		return 0
 	}
+	if a.Linger && k != 0 && !s.joined && s.mayLinger(size) {
+		return s.lingers(&a, k, size)
+	}
 	d := delay(k)
 	if a.Lazy {
 		d = lazyDelay
 	}
 	t := s.want(d)
+	if k != 0 {
+		s.dueBy(a.Message.Publisher)
+	}
 	s.join(a.More)
 	s.seq++
 	seq := s.seq
@@ -50,20 +56,7 @@ func (s *Store) Append(a durable.Append, k durable.Token) durable.Seq {
 		s.charge(t, t.retain(a.Message, k == 0))
 	}
 	p := pending{seq: seq, m: a.Message, from: len(t.receivers)}
-	for i := range a.Receivers {
-		r := &a.Receivers[i]
-		q := s.sessions[r.Session]
-		if q == nil || q.queue.Last() >= seq {
-			continue // ended, or named twice
-		}
-		q.queue.Push(seq, uint32(a.Message.Size()))
-		q.ledger.Accepted++
-		if r.PacketID != 0 {
-			q.sent(seq, r.PacketID)
-		}
-		t.receivers = append(t.receivers, receiver{Receiver: *r})
-		t.receivers[len(t.receivers)-1].SubscriptionIDs = slices.Clone(r.SubscriptionIDs)
-	}
+	t.receivers = s.enter(t.receivers, &a, seq, t.serial)
 	p.to = len(t.receivers)
 	p.live = p.to - p.from
 	if q := s.sessions[a.From]; q != nil && p.live > 0 && q.done(a.FromSeq, durable.Moved) {
@@ -76,14 +69,36 @@ func (s *Store) Append(a durable.Append, k durable.Token) durable.Seq {
 		t.published = append(t.published, a.Delayed)
 	}
 	if p.live > 0 || p.publisher != nil {
-		// In the order of the sessions: small differences in the record, and quick to find.
-		slices.SortFunc(t.receivers[p.from:p.to], func(a, b receiver) int { return cmp.Compare(a.Session, b.Session) })
 		t.appends = append(t.appends, p)
 		s.sweeper.came(seq, p.live)
 		s.charge(t, size+16*p.live)
 	}
 	t.ops++
 	return seq
+}
+
+// enter puts a message into the queues of its receivers and appends these to dst, in the order of the
+// sessions: small differences in the record, and quick to find. txn is the transaction that it is in,
+// 0 = none yet.
+func (s *Store) enter(dst []receiver, a *durable.Append, seq durable.Seq, txn uint64) []receiver {
+	from := len(dst)
+	for i := range a.Receivers {
+		r := &a.Receivers[i]
+		q := s.sessions[r.Session]
+		if q == nil || q.queue.Last() >= seq {
+			continue // ended, or named twice
+		}
+		q.queue.Push(seq, uint32(a.Message.Size()))
+		q.ledger.Accepted++
+		q.txn = max(q.txn, txn)
+		if r.PacketID != 0 {
+			q.sent(seq, r.PacketID)
+		}
+		dst = append(dst, receiver{Receiver: *r})
+		dst[len(dst)-1].SubscriptionIDs = slices.Clone(r.SubscriptionIDs)
+	}
+	slices.SortFunc(dst[from:], func(a, b receiver) int { return cmp.Compare(a.Session, b.Session) })
+	return dst
 }
 
 // list notes the identifier of a message from a client. It returns nil if there is nothing to note.
@@ -189,6 +204,7 @@ func (s *Store) EndSession(n durable.SessionNumber, k durable.Token) {
 		return
 	}
 	if q := s.sessions[n]; q != nil {
+		s.leaveLingering(q)
 		s.sweeper.leftAll(&q.queue)
 		if s.open != nil {
 			for i := range s.open.appends {
@@ -265,6 +281,10 @@ func (s *Store) finish(q *session, seq durable.Seq, o durable.Outcome) {
 		return
 	}
 	q.unsend(seq)
+	if s.answered(q, seq) {
+		s.touch(q) // nothing of it is on disk: what has changed are the counts
+		return
+	}
 	s.sweeper.left(seq)
 	if t := s.open; t != nil {
 		if i, found := slices.BinarySearchFunc(t.appends, seq, func(p pending, seq durable.Seq) int { return cmp.Compare(p.seq, seq) }); found {
@@ -377,9 +397,13 @@ func (s *Store) Flush() {
 	if len(s.ready) > 0 {
 		s.wake.Signal()
 	}
-	w := s.w
+	w, done := s.w, s.linger.done
+	s.linger.done = nil
 	s.mu.Unlock()
 	if w != nil {
 		w.Flush()
+	}
+	if len(done) > 0 {
+		s.c.Completed(done)
 	}
 }

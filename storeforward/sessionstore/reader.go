@@ -22,7 +22,7 @@ type read struct {
 	session    durable.SessionNumber
 	after      durable.Seq
 	max, bytes int
-	behind     durable.Seq // what has to be committed before
+	behind     uint64 // the transaction that has to be answered before
 	superseded []durable.Token
 	queued     bool // in ready
 }
@@ -44,12 +44,15 @@ func (s *Store) Read(n durable.SessionNumber, after durable.Seq, max, maxBytes i
 		bytes:   min(maxBytes, maxReadBytes),
 	}
 	if q := s.sessions[n]; q != nil {
-		r.behind = q.queue.Last()
+		if q.lingering > 0 {
+			s.dueAll()
+		}
+		r.behind = q.txn
 		if old := q.read; old != nil {
 			old.superseded = append(old.superseded, old.token)
 			old.token, old.after, old.max, old.bytes, old.behind = k, r.after, r.max, r.bytes, r.behind
 			r = old
-			if r.queued && r.behind > s.committed {
+			if r.queued && r.behind > s.answeredTo {
 				s.ready = slices.DeleteFunc(s.ready, func(x *read) bool { return x == r })
 				r.queued = false
 				s.waiting = append(s.waiting, r)
@@ -61,7 +64,7 @@ func (s *Store) Read(n durable.SessionNumber, after durable.Seq, max, maxBytes i
 	} else {
 		s.waiting = append(s.waiting, r)
 	}
-	if r.behind > s.committed {
+	if r.behind > s.answeredTo {
 		if !s.closing {
 			s.want(0)
 		}
@@ -83,7 +86,7 @@ func (s *Store) release(r *read) {
 // promote makes the reads ready that have waited for the commit that was just answered.
 func (s *Store) promote() {
 	s.waiting = slices.DeleteFunc(s.waiting, func(r *read) bool {
-		if r.behind > s.committed {
+		if r.behind > s.answeredTo {
 			return false
 		}
 		r.queued = true
@@ -165,12 +168,23 @@ func (s *Store) again(r *read, commits uint64) {
 // choose returns the numbers that r is about.
 func (s *Store) choose(q *session, r *read) (todo []durable.Seq) {
 	for seq := range q.queue.Behind(r.after) {
-		if seq > s.committed || len(todo) >= max(r.max, 1) {
+		if seq > s.committed || !s.written(seq) || len(todo) >= max(r.max, 1) {
 			break
 		}
 		todo = append(todo, seq)
 	}
 	return todo
+}
+
+// written says of a message whose number is not above committed whether it is on disk: it may linger,
+// or have lingered until it joined a transaction that is not answered.
+func (s *Store) written(seq durable.Seq) bool {
+	for _, t := range s.txns {
+		if slices.Contains(t.late, seq) {
+			return false
+		}
+	}
+	return !s.linger.has(seq)
 }
 
 // fetch reads the records of todo, as far as r's bytes reach; bad are those that are damaged.

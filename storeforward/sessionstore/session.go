@@ -19,6 +19,9 @@ type session struct {
 	incoming []packet.ID
 	ledger   Counts
 
+	lingering int    // entries of queue that linger
+	txn       uint64 // the last transaction with an entry for it
+
 	dirty  bool   // what a cursor holds has changed since the last one was sealed
 	record []byte // of the session, to be written; nil = nothing to write
 	read   *read  // waits for its turn; nil = none
@@ -108,8 +111,9 @@ type cursor struct {
 }
 
 // appendCursor writes the cursor of q. What is listed one by one is only what lies between the
-// first message that is not done and the last one that is: about what is in flight.
-func appendCursor(dst []byte, key []byte, q *session, asOf durable.Seq) []byte {
+// first message that is not done and the last one that is: about what is in flight. What lingers is
+// left out: it is on disk together with a later cursor, or never.
+func appendCursor(dst []byte, key []byte, q *session, asOf durable.Seq, l *linger) []byte {
 	from := len(dst)
 	high := asOf
 	if q.queue.Len() > 0 {
@@ -123,7 +127,9 @@ func appendCursor(dst []byte, key []byte, q *session, asOf durable.Seq) []byte {
 		if s > high {
 			break
 		}
-		open++
+		if q.lingering == 0 || !l.has(s) {
+			open++
+		}
 	}
 	dst = binary.AppendUvarint(dst, uint64(open))
 	before := durable.Seq(0)
@@ -131,8 +137,10 @@ func appendCursor(dst []byte, key []byte, q *session, asOf durable.Seq) []byte {
 		if s > high {
 			break
 		}
-		dst = binary.AppendUvarint(dst, uint64(s-before))
-		before = s
+		if q.lingering == 0 || !l.has(s) {
+			dst = binary.AppendUvarint(dst, uint64(s-before))
+			before = s
+		}
 	}
 	dst = binary.AppendUvarint(dst, uint64(len(q.outgoing)))
 	for _, o := range q.outgoing {
@@ -147,7 +155,9 @@ func appendCursor(dst []byte, key []byte, q *session, asOf durable.Seq) []byte {
 	for _, id := range q.incoming {
 		dst = binary.AppendUvarint(dst, uint64(id))
 	}
-	dst = appendCounts(dst, &q.ledger)
+	counts := q.ledger
+	counts.Accepted -= uint64(q.lingering)
+	dst = appendCounts(dst, &counts)
 	return appendChecksum(dst, from, key)
 }
 

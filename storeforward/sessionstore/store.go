@@ -68,6 +68,9 @@ type Options struct {
 	// MaxQueued is how many bytes of messages may wait for the disk; 0 = 8 MiB. Beyond, messages
 	// are refused with ErrFull.
 	MaxQueued int64
+	// Linger is how long a message whose Append allows it may wait for its receivers before it is
+	// written; 0 = not at all.
+	Linger time.Duration
 	// NoSync leaves out every fsync; see boltfile.Options.
 	NoSync bool
 	// Log takes damage, failures and recoveries; nil = none.
@@ -97,6 +100,10 @@ type Store struct {
 	total    Counts // of ended sessions
 	seq      durable.Seq
 	numbered durable.SessionNumber // the last session number that was given
+
+	linger     linger
+	serial     uint64 // of the last transaction that was begun
+	answeredTo uint64 // everything up to that transaction has been answered
 
 	open      *txn  // collects; nil = nothing yet
 	joined    bool  // what comes next belongs to open, too, which is not sealed before
@@ -221,6 +228,12 @@ func (s *Store) Start(c durable.Completer) {
 	s.want(bootDelay)
 	// Owned by s; ends after Close has set closing; Close waits.
 	s.ending.Go(s.reading)
+	if s.opts.Linger > 0 {
+		s.linger.wait, s.linger.timer = s.opts.Linger, time.NewTimer(time.Hour)
+		s.linger.timer.Stop()
+		s.linger.ended = make(chan struct{})
+		s.ending.Go(s.lingering) // ends when Close closes ended; Close waits
+	}
 	s.mu.Unlock()
 	s.w.Flush()
 }
@@ -237,11 +250,20 @@ func (s *Store) Close(ctx context.Context) error {
 		s.mu.Unlock()
 		return nil
 	}
+	s.dueAll()
+	done := s.linger.done
+	s.linger.done = nil
 	s.bootKnown = false // to be saved as of now
 	s.want(0)
 	s.closing, s.together = true, false
 	s.join(false)
 	s.mu.Unlock()
+	if s.linger.ended != nil {
+		close(s.linger.ended)
+	}
+	if len(done) > 0 {
+		s.c.Completed(done)
+	}
 	err := s.w.Close(ctx)
 	s.mu.Lock()
 	s.wake.Broadcast()

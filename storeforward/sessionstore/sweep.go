@@ -93,7 +93,14 @@ func (w *sweeper) wrote(s durable.Seq) {
 // close notes that messages up to to are on disk or given up, after those up to from were.
 func (w *sweeper) close(from, to durable.Seq) {
 	w.below = blockOf(to + 1)
-	for i := blockOf(from + 1); i < w.below; i++ {
+	first := blockOf(from + 1)
+	if w.below-first > uint64(len(w.blocks)) { // most numbers between were for messages that only lingered
+		for _, i := range slices.Sorted(maps.Keys(w.blocks)) {
+			w.look(i)
+		}
+		return
+	}
+	for i := first; i < w.below; i++ {
 		w.look(i)
 	}
 }

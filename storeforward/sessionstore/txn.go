@@ -21,13 +21,15 @@ type boltTx = bbolt.Tx
 
 // txn is one transaction: what was handed over, and once sealed the state that belongs to it.
 type txn struct {
+	serial uint64        // counts transactions, from 1 on
 	within time.Duration // as which it was queued for the writer
 	ops    int
 	bytes  int
 	sealed bool
 	void   bool // it has been answered: one before it failed
 
-	appends   []pending // ascending by seq
+	appends   []pending     // ascending by seq
+	late      []durable.Seq // of them those that have lingered, in no order
 	receivers []receiver
 	delays    []delayed
 	published []durable.Seq // delayed messages that wait no more
@@ -104,7 +106,13 @@ func (t *txn) retain(m *message.Message, lazy bool) int {
 // takeOut removes session n from the receivers of the i-th message.
 func (t *txn) takeOut(i int, n durable.SessionNumber) {
 	p := &t.appends[i]
-	rs := t.receivers[p.from:p.to]
+	if takeOut(t.receivers[p.from:p.to], n) {
+		p.live--
+	}
+}
+
+// takeOut marks session n as gone among the receivers of a message, and reports whether it was not.
+func takeOut(rs []receiver, n durable.SessionNumber) bool {
 	j, found := slices.BinarySearchFunc(rs, n, func(r receiver, n durable.SessionNumber) int {
 		switch {
 		case r.Session < n:
@@ -114,10 +122,11 @@ func (t *txn) takeOut(i int, n durable.SessionNumber) {
 		}
 		return 0
 	})
-	if found && !rs[j].gone {
-		rs[j].gone = true
-		p.live--
+	if !found || rs[j].gone {
+		return false
 	}
+	rs[j].gone = true
+	return true
 }
 
 // want returns the transaction that collects, to be committed within d of now. If it is full, it
@@ -134,7 +143,8 @@ func (s *Store) want(d time.Duration) *txn {
 		if t == nil {
 			t = new(txn)
 		}
-		t.within = d
+		s.serial++
+		t.serial, t.within = s.serial, d
 		s.open = t
 		s.txns = append(s.txns, t)
 		s.queue(t)
@@ -183,7 +193,7 @@ func (s *Store) seal(t *txn) {
 			continue
 		}
 		from := len(t.blobs)
-		t.blobs = appendCursor(t.blobs, seqKey(q.number), q, s.seq)
+		t.blobs = appendCursor(t.blobs, seqKey(q.number), q, s.seq, &s.linger)
 		t.cursors = append(t.cursors, blob{q, t.blobs[from:len(t.blobs):len(t.blobs)]})
 	}
 	s.dirty = s.dirty[:0]
@@ -356,6 +366,7 @@ func (s *Store) done(t *txn, err error) {
 	var answers []durable.Completion
 	bytes := t.bytes
 	s.commits++
+	s.answeredTo = t.serial
 	if err == nil {
 		s.txns = slices.Delete(s.txns, 0, 1)
 		s.commit(t)
@@ -387,7 +398,7 @@ func (s *Store) done(t *txn, err error) {
 			s.queued -= int64(t.bytes)
 			t.void = true
 		}
-		s.committed = s.seq
+		s.committed, s.answeredTo = s.seq, s.serial
 		if !s.closing {
 			s.repeat(failed)
 		}
@@ -413,6 +424,9 @@ func (s *Store) commit(t *txn) {
 		if p := &t.appends[i]; p.live > 0 {
 			s.sweeper.wrote(p.seq)
 		}
+	}
+	for _, seq := range t.late { // everybody may have been done with it meanwhile
+		s.sweeper.look(blockOf(seq))
 	}
 	s.sweeper.swept(t.dead, t.garbage)
 	s.sweeper.close(s.committed, t.last)
@@ -502,6 +516,7 @@ func (t *txn) reset() {
 	clear(t.records)
 	*t = txn{
 		appends:   t.appends[:0],
+		late:      t.late[:0],
 		receivers: t.receivers[:0],
 		delays:    t.delays[:0],
 		published: t.published[:0],

@@ -28,6 +28,7 @@ type Options struct {
 	Size        int  `json:"size,omitempty"`     // bytes of a payload, at least headerSize
 	PubQoS      byte `json:"pub_qos"`
 	SubQoS      byte `json:"sub_qos"`
+	Persistent  bool `json:"persistent,omitempty"` // sessions of subscribers outlive their connections
 	// Window is how many messages are in flight, of all publishers together, in a closed loop.
 	Window int `json:"window,omitempty"`
 	// Every is the interval of an open loop, 0 = a closed loop; a publisher sends Burst messages in it.

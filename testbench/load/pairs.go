@@ -18,7 +18,7 @@ func pairs(ctx context.Context, o *Options) (*Result, error) {
 	return o.flow(ctx, func(e *engine) {
 		for i := range o.Pairs {
 			c := e.client(fmt.Sprintf("s%d", i))
-			c.filters, c.qos = []string{e.topic(i)}, o.SubQoS
+			c.filters, c.qos, c.persistent = []string{e.topic(i)}, o.SubQoS, o.Persistent
 			c.tracks, c.base = make([]track, 1), uint32(i)
 		}
 		for i := range o.Pairs {

@@ -220,6 +220,9 @@ func (o *Options) words(scenario string) string {
 	if o.Subscribers > 0 {
 		add("%d subscribers (QoS %d)", o.Subscribers, o.SubQoS)
 	}
+	if o.Persistent {
+		add("persistent sessions")
+	}
 	if o.Topics > 0 {
 		add("%d topics", o.Topics)
 	}

@@ -44,21 +44,21 @@ func (s *Scenario) Options() Options {
 var Scenarios = []*Scenario{
 	{
 		Name: "fanout", Summary: "few publishers, every message to each of many subscribers", run: star,
-		Flags: []string{"publishers", "subscribers", "topics", "wildcard", "window", "every", "burst"},
+		Flags: []string{"publishers", "subscribers", "topics", "wildcard", "window", "every", "burst", "persistent"},
 		Defaults: func(o *Options) {
 			o.Publishers, o.Subscribers, o.Topics, o.Window = 10, 2000, 128, 100
 		},
 	},
 	{
 		Name: "fanin", Summary: "many publishers, few subscribers", run: star,
-		Flags: []string{"publishers", "subscribers", "topics", "wildcard", "window", "every", "burst"},
+		Flags: []string{"publishers", "subscribers", "topics", "wildcard", "window", "every", "burst", "persistent"},
 		Defaults: func(o *Options) {
 			o.Publishers, o.Subscribers, o.Topics, o.Window, o.Burst = 2000, 1, 128, 20_000, 10
 		},
 	},
 	{
 		Name: "pairs", Summary: "one publisher to one subscriber, many times, at a rate: latency", run: pairs,
-		Flags:    []string{"pairs", "rate", "window"},
+		Flags:    []string{"pairs", "rate", "window", "persistent"},
 		Defaults: func(o *Options) { o.Pairs, o.Rate, o.Window = 100, 5000, 100 },
 	},
 	{

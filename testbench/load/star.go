@@ -3,6 +3,7 @@ package load
 import (
 	"context"
 	"fmt"
+	"slices"
 )
 
 // star: every message goes to every subscriber. Each subscriber subscribes to all topics, one by
@@ -19,7 +20,7 @@ func star(ctx context.Context, o *Options) (*Result, error) {
 		}
 		for i := range o.Subscribers {
 			c := e.client(fmt.Sprintf("s%d", i))
-			c.filters, c.qos = filters, o.SubQoS
+			c.filters, c.qos, c.persistent = filters, o.SubQoS, o.Persistent
 			c.tracks = make([]track, o.Publishers)
 		}
 		for i := range o.Publishers {
@@ -93,7 +94,7 @@ func (e *engine) flow(ctx context.Context, expect func(*publisher) uint64) (*Res
 	if err := e.books(r); err != nil {
 		return nil, err
 	}
-	return r, nil
+	return r, e.forget(ctx, slices.DeleteFunc(slices.Clone(e.clients), func(c *client) bool { return !c.persistent }))
 }
 
 // prepare makes room for n connections and finds the broker's process, nil if it is not here.

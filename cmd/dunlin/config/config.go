@@ -244,13 +244,6 @@ type Sys struct {
 	Interval time.Duration // between the values below $SYS/broker, while somebody subscribes; 0 = off
 }
 
-// Store tunes what is on disk.
-type Store struct {
-	// UnsafeNoSync leaves out every fsync, so that a power cut loses acknowledged messages. It is
-	// there for the crash tests, which must fail with it, and is named nowhere else.
-	UnsafeNoSync bool
-}
-
 // Auth says how clients prove who they are.
 type Auth struct {
 	Passwords string // file made by "dunlin passwd", "" = none
@@ -304,8 +297,9 @@ func Default() *Config {
 			MaxBytes:    16 * MiB,
 			MaxDelay:    7 * 24 * time.Hour,
 		},
-		Sys: Sys{Interval: 10 * time.Second},
-		Log: Log{Level: "info", Format: "auto"},
+		Sys:   Sys{Interval: 10 * time.Second},
+		Store: stores["normal"],
+		Log:   Log{Level: "info", Format: "auto"},
 	}
 }
 

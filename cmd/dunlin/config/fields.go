@@ -46,7 +46,7 @@ func (d *decoder) config(n *yaml.Node, c *Config) {
 			list(d, n, &c.AutoSubscribe, func(n *yaml.Node, a *AutoSubscription) { d.autoSubscription(n, c, a) })
 		}},
 		field{key: "sys", read: func(n *yaml.Node) { d.sys(n, &c.Sys) }},
-		field{key: "store", hidden: true, read: func(n *yaml.Node) { d.store(n, &c.Store) }},
+		field{key: "store", read: func(n *yaml.Node) { d.store(n, &c.Store) }},
 		field{key: "auth", read: func(n *yaml.Node) { d.auth(n, &c.Auth) }},
 		field{key: "access", read: func(n *yaml.Node) { d.access(n, c) }},
 		field{key: "uplinks", read: func(n *yaml.Node) { d.uplinks(n, c) }},
@@ -420,17 +420,6 @@ func (d *decoder) sys(n *yaml.Node, s *Sys) {
 		}
 		s.Interval = v
 	}})
-}
-
-func (d *decoder) store(n *yaml.Node, s *Store) {
-	d.group(n,
-		field{key: "unsafe_no_sync", hidden: true, read: func(n *yaml.Node) {
-			d.flag(&s.UnsafeNoSync)(n)
-			if s.UnsafeNoSync {
-				d.warn(n, "nothing is synced to the disk: a power cut loses acknowledged messages")
-			}
-		}},
-	)
 }
 
 func (d *decoder) auth(n *yaml.Node, a *Auth) {
