@@ -84,7 +84,7 @@ func (s *Session) push(o Outgoing) {
 // Enqueue keeps a message of a session without a number until the window opens.
 func (s *Session) Enqueue(q Queued) {
 	w := s.wait()
-	w.queue = append(w.queue, q)
+	w.queue.add(q)
 	w.bytes += q.size()
 }
 
@@ -149,7 +149,7 @@ func (s *Session) Orphans() (all []Queued) {
 			all = append(all, q)
 		}
 	}
-	for _, q := range w.queue {
+	for q := range w.queue.all() {
 		if q.Share != "" {
 			all = append(all, q)
 		}
@@ -168,16 +168,14 @@ func (s *Session) DropOldest() (q Queued, ok bool) {
 // shift takes the first message out of the queue in memory.
 func (s *Session) shift() Queued {
 	w := s.waiting
-	q := w.queue[0]
+	q := w.queue.take()
 	w.bytes -= q.size()
-	w.queue[0] = Queued{}
-	w.queue = w.queue[1:]
 	switch {
-	case len(w.queue) > 0:
+	case w.queue.len() > 0:
 	case w.kept == nil:
 		s.waiting = nil
 	default:
-		w.queue = nil
+		w.queue = queue{}
 	}
 	return q
 }

@@ -47,7 +47,7 @@ type Session struct {
 
 // waiting is what a session without a number has in memory.
 type waiting struct {
-	queue []Queued             // what waits
+	queue queue                // what waits
 	kept  map[packet.ID]Queued // what is in flight and another session gets if this one ends; nil = none
 	bytes int                  // of queue and kept
 }
@@ -156,7 +156,7 @@ func (s *Session) queued() int {
 	if s.waiting == nil {
 		return 0
 	}
-	return len(s.waiting.queue)
+	return s.waiting.queue.len()
 }
 
 // QueuedBytes is how many bytes of messages wait in memory, or are kept there for others.
@@ -165,7 +165,7 @@ func (s *Session) QueuedBytes() int {
 	if w == nil {
 		return 0
 	}
-	return w.bytes - queuedOverhead*(len(w.queue)+len(w.kept))
+	return w.bytes - queuedOverhead*(w.queue.len()+len(w.kept))
 }
 
 // InFlight is how many identifiers are in use towards the client.
