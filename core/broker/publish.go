@@ -446,23 +446,12 @@ func (b *Broker) message(pub *publication) *message.Message {
 	if pub.msg != nil {
 		return pub.msg
 	}
-	own := make([]byte, 0, len(pub.Payload)+len(pub.Properties))
-	own = append(own, pub.Payload...)
-	own = append(own, pub.Properties...)
-	n := len(pub.Payload)
-	pub.msg = &message.Message{
-		Topic:      pub.topic,
-		Payload:    own[:n:n],
-		Properties: own[n:],
-		QoS:        byte(pub.QoS),
-		Retain:     pub.Retain,
-		HasExpiry:  pub.HasExpiry,
-		Expiry:     pub.Expiry,
-		Received:   b.now(),
-		Publisher:  pub.publisher,
-		Source:     pub.source,
-	}
-	return pub.msg
+	m := message.New(pub.Payload, pub.Properties)
+	m.Topic, m.QoS, m.Retain = pub.topic, byte(pub.QoS), pub.Retain
+	m.HasExpiry, m.Expiry, m.Received = pub.HasExpiry, pub.Expiry, b.now()
+	m.Publisher, m.Source = pub.publisher, pub.source
+	pub.msg = m
+	return m
 }
 
 // publishMessage publishes a message that is no client's packet: a will, or one of an uplink.

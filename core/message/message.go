@@ -18,6 +18,50 @@ type Message struct {
 	Source    string // "" = a LAN client, otherwise the name of the uplink that it came down from
 }
 
+// New returns a message with copies of payload and properties. Small ones stand beside it, in one
+// piece of memory: most messages of a gateway are small, and a queue has many.
+func New(payload, properties []byte) *Message {
+	m, room := allocate(len(payload) + len(properties))
+	n := copy(room, payload)
+	m.Payload = room[:n:n]
+	if len(properties) > 0 {
+		copy(room[n:], properties)
+		m.Properties = room[n:]
+	}
+	return m
+}
+
+// allocate returns a message and n bytes.
+func allocate(n int) (*Message, []byte) {
+	switch {
+	case n <= 32:
+		m := new(struct {
+			Message
+			room [32]byte
+		})
+		return &m.Message, m.room[:n:n]
+	case n <= 64:
+		m := new(struct {
+			Message
+			room [64]byte
+		})
+		return &m.Message, m.room[:n:n]
+	case n <= 128:
+		m := new(struct {
+			Message
+			room [128]byte
+		})
+		return &m.Message, m.room[:n:n]
+	case n <= 256:
+		m := new(struct {
+			Message
+			room [256]byte
+		})
+		return &m.Message, m.room[:n:n]
+	}
+	return new(Message), make([]byte, n)
+}
+
 // Size is what a queue is charged for the message: the bytes of topic, properties and payload.
 func (m *Message) Size() int { return len(m.Topic) + len(m.Properties) + len(m.Payload) }
 
