@@ -176,7 +176,7 @@ func define(flags *flag.FlagSet, s *load.Scenario, o *load.Options) (file *strin
 	}
 	number("window", &o.Window, "messages in flight, of all publishers together (closed loop)")
 	duration("every", &o.Every, "open loop: each publisher sends --burst messages in this time; 0 = closed loop")
-	number("burst", &o.Burst, "messages of a publisher in each interval of an open loop")
+	number("burst", &o.Burst, "messages that a publisher sends together: in each interval of an open loop, or when all before them are through")
 	number("rate", &o.Rate, "messages per second of all publishers together; 0 = closed loop")
 	number("connections", &o.Connections, "clients")
 	number("messages", &o.Messages, "messages: to queue (offline), to each connection (idle)")

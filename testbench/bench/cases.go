@@ -60,7 +60,7 @@ func broadcast(qos byte, window int, more ...must) *benchCase {
 func collect(qos byte, window int) *benchCase {
 	return &benchCase{
 		name:     fmt.Sprintf("fanin-qos%d", qos),
-		words:    fmt.Sprintf("2000 publishers, 128 topics, 1 subscriber, 128 B, QoS %d, %d messages in flight", qos, window),
+		words:    fmt.Sprintf("2000 publishers, 128 topics, 1 subscriber, 128 B, QoS %d, %d messages in flight, a publisher's 10 at a time", qos, window),
 		scenario: "fanin", columns: flowColumns, must: []must{cpu(0.1)},
 		set: func(o *load.Options) { o.PubQoS, o.SubQoS, o.Window = qos, qos, window },
 	}
@@ -86,9 +86,8 @@ var cases = []*benchCase{
 		set: func(o *load.Options) { o.Every, o.Burst, o.MayLose = time.Millisecond, 1, true },
 	},
 	collect(0, 20_000),
-	// More at QoS 1 and 2 would meet the bounds that brokers have for the queue of a client.
-	collect(1, 8_000),
-	collect(2, 8_000),
+	collect(1, 20_000),
+	collect(2, 20_000),
 	{
 		name:     "fanin-published",
 		words:    "2000 publishers, 128 topics, 1 subscriber, 128 B, QoS 0, open loop: each publisher 10 messages every millisecond, as far as it goes; lost counts what is still on its way three seconds later",

@@ -60,8 +60,10 @@ type publisher struct {
 	// expect is how many deliveries a slot waits for; 0 in an open loop.
 	expect uint64
 	slots  []slot
-	next   uint32 // number of the next message
-	limit  uint32 // and of the first that it does not send
+	// burst is how many messages leave together in a closed loop, when there are places for all.
+	burst int
+	next  uint32 // number of the next message
+	limit uint32 // and of the first that it does not send
 	// tokens are how many messages the clock has allowed and that are not sent, in an open loop.
 	tokens int
 	due    int64 // when the last of them was allowed
@@ -132,6 +134,17 @@ func (p *publisher) take(b []byte, at int64) ([]byte, bool) {
 	binary.BigEndian.PutUint64(payload[12:], uint64(at))
 	p.next++
 	return b, true
+}
+
+// clear says whether the places of the next burst are free.
+func (p *publisher) clear() bool {
+	n := uint32(len(p.slots))
+	for i := min(uint32(p.burst), n); i > 0; i-- { // the last is free last, as a rule
+		if p.slots[(p.next+i-1)%n].state.Load()&0xffffffff != 0 {
+			return false
+		}
+	}
+	return true
 }
 
 // arrived takes note that a subscriber has message seq, and reports whether its slot is free now.

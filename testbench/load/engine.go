@@ -91,7 +91,7 @@ func (e *engine) prefix() string { return fmt.Sprintf("bench/%08x/", e.run) }
 // publisher makes c publish to topics, one after the other. It may have window messages in
 // flight; in a closed loop each of them waits for expect deliveries.
 func (e *engine) publisher(c *client, topics []string, window, expect int) *publisher {
-	p := &publisher{client: c, index: uint32(len(e.publishers)), qos: e.PubQoS, limit: ^uint32(0)}
+	p := &publisher{client: c, index: uint32(len(e.publishers)), qos: e.PubQoS, burst: max(e.Burst, 1), limit: ^uint32(0)}
 	for _, t := range topics {
 		p.frames = append(p.frames, e.frame(t))
 	}

@@ -321,12 +321,14 @@ func (l *loop) fill(p *publisher) error {
 	}
 	b := l.scratch[:0]
 	at := now()
-	for len(b) < maxBatch {
+	for n := 0; len(b) < maxBatch; n++ {
 		if l.engine.open {
 			if p.tokens == 0 {
 				break
 			}
 			at = p.due
+		} else if n%p.burst == 0 && !p.clear() {
+			break
 		}
 		var ok bool
 		if b, ok = p.take(b, at); !ok {

@@ -31,7 +31,8 @@ type Options struct {
 	Persistent  bool `json:"persistent,omitempty"` // sessions of subscribers outlive their connections
 	// Window is how many messages are in flight, of all publishers together, in a closed loop.
 	Window int `json:"window,omitempty"`
-	// Every is the interval of an open loop, 0 = a closed loop; a publisher sends Burst messages in it.
+	// Every is the interval of an open loop, 0 = a closed loop. A publisher sends Burst messages in it, or
+	// together when as many places are free.
 	Every time.Duration `json:"every_ns,omitempty"`
 	Burst int           `json:"burst,omitempty"`
 	Rate  int           `json:"rate,omitempty"` // messages per second of all publishers together

@@ -232,6 +232,9 @@ func (o *Options) words(scenario string) string {
 		add("open loop, %d every %v", o.Burst, o.Every)
 	case o.Window > 0:
 		add("%d in flight", o.Window)
+		if o.Burst > 1 {
+			add("%d of a publisher at a time", o.Burst)
+		}
 	}
 	return b.String()
 }
