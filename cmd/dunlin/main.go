@@ -54,6 +54,11 @@ func commands() []*command {
 	}
 }
 
+// hidden are the subcommands that the broker runs itself.
+func hidden() []*command {
+	return []*command{{"dbcheck", "check a file of the data folder", dbcheckHelp, dbcheck}}
+}
+
 func main() {
 	os.Exit(dispatch(os.Args[1:], os.Stdin, os.Stdout, os.Stderr))
 }
@@ -78,7 +83,7 @@ func dispatch(args []string, in, out, errs *os.File) int {
 	case "--version", "-version", "-v":
 		name = "version"
 	}
-	for _, cmd := range commands() {
+	for _, cmd := range append(commands(), hidden()...) {
 		if cmd.name == name {
 			c := &call{command: cmd, args: args[1:], in: in, out: out, err: errs}
 			return c.report(cmd.run(c))

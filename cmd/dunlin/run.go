@@ -47,12 +47,8 @@ func run(ctx context.Context, cfg *config.Config, logger *slog.Logger) (err erro
 	defer unlock()
 
 	clk := clock.New()
-	store, err := sessionstore.Open(filepath.Join(cfg.Data, "sessions.db"), sessionstore.Options{
-		Clock:  clk,
-		Linger: cfg.Store.Linger,
-		NoSync: cfg.Store.UnsafeNoSync,
-		Log:    logger,
-	})
+	mend := newMender(logger)
+	store, err := openStore(ctx, mend, cfg, clk, logger)
 	if err != nil {
 		return openRemedy(err)
 	}
@@ -70,12 +66,13 @@ func run(ctx context.Context, cfg *config.Config, logger *slog.Logger) (err erro
 	defer authenticator.Close()
 
 	times := moments{history: store.History(), clock: clk}
-	ups, err := openUplinks(cfg, store.History(), logger)
+	ups, err := openUplinks(ctx, mend, cfg, store.History(), logger)
 	if err != nil {
 		return err
 	}
 	defer func() { err = errors.Join(err, ups.close()) }()
 
+	damage := mend.alarm(cfg.Data)
 	automatic, err := autoSubscriptions(cfg)
 	if err != nil {
 		return err
@@ -98,6 +95,7 @@ func run(ctx context.Context, cfg *config.Config, logger *slog.Logger) (err erro
 		ResponsePrefix: cfg.Sessions.ResponseInformation,
 		Freed:          memory.Freed,
 		SysInterval:    cfg.Sys.Interval,
+		Alarms:         []broker.Alarm{{Name: "damage", Text: func() string { return damage }}},
 		Version:        version,
 	})
 	if err != nil {
@@ -105,6 +103,22 @@ func run(ctx context.Context, cfg *config.Config, logger *slog.Logger) (err erro
 	}
 	store.Start(b.Completer())
 	return serveUntil(ctx, b, ups, cfg, logger)
+}
+
+// openStore opens the session store, mended if need be.
+func openStore(ctx context.Context, mend *mender, cfg *config.Config, clk *clock.Clock, logger *slog.Logger) (store *sessionstore.Store, err error) {
+	path := filepath.Join(cfg.Data, sessionsFile)
+	err = mend.open(ctx, path, func(warm bool) (err error) {
+		store, err = sessionstore.Open(path, sessionstore.Options{
+			Clock:  clk,
+			Warm:   warm,
+			Linger: cfg.Store.Linger,
+			NoSync: cfg.Store.UnsafeNoSync,
+			Log:    logger,
+		})
+		return err
+	})
+	return store, err
 }
 
 // openRemedy says what to do about a session store that does not open.

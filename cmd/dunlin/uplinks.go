@@ -23,7 +23,7 @@ import (
 type uplinks []*runner.Uplink
 
 // openUplinks opens the spools. Nothing connects before start.
-func openUplinks(cfg *config.Config, h *clock.History, logger *slog.Logger) (ups uplinks, err error) {
+func openUplinks(ctx context.Context, mend *mender, cfg *config.Config, h *clock.History, logger *slog.Logger) (ups uplinks, err error) {
 	for i := range cfg.Uplinks {
 		o, err := uplinkOptions(cfg, &cfg.Uplinks[i])
 		if err == nil {
@@ -32,7 +32,11 @@ func openUplinks(cfg *config.Config, h *clock.History, logger *slog.Logger) (ups
 		}
 		var u *runner.Uplink
 		if err == nil {
-			u, err = runner.Open(o)
+			err = mend.open(ctx, runner.SpoolPath(cfg.Data, o.Name), func(warm bool) (err error) {
+				o.SpoolWarm = warm
+				u, err = runner.Open(o)
+				return err
+			})
 		}
 		if err != nil {
 			return nil, errors.Join(err, ups.close())

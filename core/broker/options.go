@@ -48,6 +48,15 @@ type Options struct {
 	// to them, in whole seconds; 0 = there are none.
 	SysInterval time.Duration
 	Version     string // told below $SYS
+	// Alarms are told below $SYS, each as a retained $SYS/broker/alarm/NAME.
+	Alarms []Alarm
+}
+
+// Alarm is something that wants a person.
+type Alarm struct {
+	Name string
+	// Text says what is wrong, "" = nothing is. It is called on the loop.
+	Text func() string
 }
 
 // AutoSubscription is entered for a client when it connects, as if it had subscribed.

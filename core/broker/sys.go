@@ -1,6 +1,7 @@
 package broker
 
 import (
+	"cmp"
 	"math"
 	"strconv"
 	"strings"
@@ -23,6 +24,7 @@ type sys struct {
 	b        *Broker
 	interval time.Duration // whole seconds, 0 = off
 	version  string
+	alarms   []Alarm
 	filters  int // subscribed Topic Filters below $SYS
 
 	values    []sysValue    // nil until somebody asks
@@ -65,7 +67,7 @@ const (
 )
 
 func newSys(b *Broker, o Options) *sys {
-	s := &sys{b: b, version: o.Version, retained: retain.New(retain.Options{})}
+	s := &sys{b: b, version: o.Version, alarms: o.Alarms, retained: retain.New(retain.Options{})}
 	if o.SysInterval > 0 {
 		s.interval = (o.SysInterval + time.Second - 1).Truncate(time.Second)
 	}
@@ -249,6 +251,9 @@ func (s *sys) tree() []sysValue {
 		count("dropped/"+DropReason(i).String(), k.dropped(DropReason(i)))
 	}
 	count("refused/connect_rate", &k.RefusedRate)
+	for _, a := range s.alarms {
+		add("alarm/"+a.Name, func() string { return cmp.Or(a.Text(), "none") })
+	}
 	millis("loop/drift", &s.drift)
 	millis("loop/drift/maximum", &s.drifts)
 

@@ -61,6 +61,25 @@ func (w *wire) got(retain bool) map[string]string {
 	}
 }
 
+func TestAlarmsAreRetainedBelowSys(t *testing.T) {
+	text := "" // the loop's
+	x := start(t, withSys, func(o *Options) {
+		o.Alarms = []Alarm{{Name: "damage", Text: func() string { return text }}}
+	})
+	w, _ := x.connect(packet.V5, "w")
+	w.subscribe("$SYS/broker/alarm/#", 0)
+	want := map[string]string{"$SYS/broker/alarm/damage": "none"}
+	if got := w.got(true); !maps.Equal(got, want) {
+		t.Errorf("got %q, want %q", got, want)
+	}
+	x.do(func() { text = "salvaged" })
+	x.tick()
+	want["$SYS/broker/alarm/damage"] = "salvaged"
+	if got := w.got(false); !maps.Equal(got, want) {
+		t.Errorf("got %q, want %q", got, want)
+	}
+}
+
 func TestSysHasTheTopicsThatUsersKnow(t *testing.T) {
 	x := start(t, withSys)
 	w, _ := x.connect(packet.V311, "w")

@@ -77,6 +77,8 @@ type Options struct {
 	// so much address space is mapped at once: growing a mapping takes a lock that every open read
 	// holds, and a slow reader would stall the writer. It is not a limit.
 	MaxBytes int64
+	// Warm says that the file was read just now, and is in the memory of the kernel.
+	Warm bool
 	// NoSync leaves out every fsync. It exists for one purpose: to show that the crash tests fail
 	// without fsync, that is, that they test something. Acknowledged messages are lost by a power
 	// cut with it.
@@ -135,7 +137,9 @@ func Open(path string, o Options) (*File, error) {
 		return nil, fmt.Errorf("boltfile: %w", err)
 	}
 	f := &File{path: path, opts: o}
-	preread(path)
+	if !o.Warm {
+		preread(path, nil)
+	}
 	if err := f.open(); err != nil {
 		return nil, fmt.Errorf("boltfile: open %s: %w", path, err)
 	}

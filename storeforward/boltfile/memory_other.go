@@ -4,6 +4,6 @@ package boltfile
 
 import "go.etcd.io/bbolt"
 
-func preread(string) {}
+func preread(string, func(int)) {}
 
 func forget(*bbolt.Tx) {}

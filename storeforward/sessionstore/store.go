@@ -71,6 +71,8 @@ type Options struct {
 	// Linger is how long a message whose Append allows it may wait for its receivers before it is
 	// written; 0 = not at all.
 	Linger time.Duration
+	// Warm says that the file was read just now; see boltfile.Options.
+	Warm bool
 	// NoSync leaves out every fsync; see boltfile.Options.
 	NoSync bool
 	// Log takes damage, failures and recoveries; nil = none.
@@ -149,13 +151,11 @@ func Open(path string, o Options) (*Store, error) {
 		o.Log = slog.New(slog.DiscardHandler)
 	}
 	f, err := boltfile.Open(path, boltfile.Options{
-		Format:  Format,
-		Version: Version,
-		Buckets: []string{
-			string(bucketMessages), string(bucketSessions), string(bucketCursors), string(bucketRetained),
-			string(bucketBoots), string(bucketLedgers), string(bucketDue),
-		},
+		Format:   Format,
+		Version:  Version,
+		Buckets:  buckets(),
 		MaxBytes: o.MaxBytes,
+		Warm:     o.Warm,
 		NoSync:   o.NoSync,
 		Log:      o.Log,
 	})

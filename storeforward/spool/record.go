@@ -64,14 +64,10 @@ func appendRecord(dst []byte, seq Seq, m *message.Message, qos byte) []byte {
 // parseRecord reads what appendRecord wrote. The message owns its bytes. ok is false if the
 // record is damaged or of a version this program does not know.
 func parseRecord(seq Seq, value []byte) (m *message.Message, qos byte, ok bool) {
-	if len(value) < 2+checksumBytes || value[0] != recordVersion {
+	if !checkRecord(seq, value) {
 		return nil, 0, false
 	}
-	body, sum := value[:len(value)-checksumBytes], value[len(value)-checksumBytes:]
-	if checksum(seq, body) != binary.BigEndian.Uint32(sum) {
-		return nil, 0, false
-	}
-	r := reader{b: append([]byte(nil), body[2:]...)}
+	r := reader{b: append([]byte(nil), value[2:len(value)-checksumBytes]...)}
 	flags := value[1]
 	m = &message.Message{QoS: flags >> shiftPubQoS & 3, Retain: flags&flagRetain != 0, HasExpiry: flags&flagExpiry != 0}
 	if m.HasExpiry {
@@ -89,6 +85,12 @@ func parseRecord(seq Seq, value []byte) (m *message.Message, qos byte, ok bool) 
 	}
 	m.Payload = r.b
 	return m, flags & flagQoS, !r.failed
+}
+
+// checkRecord reports whether value is of a version that this program knows and as it was written.
+func checkRecord(seq Seq, value []byte) bool {
+	n := len(value) - checksumBytes
+	return n >= 2 && value[0] == recordVersion && checksum(seq, value[:n]) == binary.BigEndian.Uint32(value[n:])
 }
 
 // checksum covers the key, too: a record under another key is damage.

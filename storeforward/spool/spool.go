@@ -90,6 +90,7 @@ type Options struct {
 	// Wake is called from a goroutine of the spool when there is something new to read; it must
 	// not block nor call the spool. nil = none.
 	Wake   func()
+	Warm   bool         // see boltfile.Options.Warm
 	NoSync bool         // see boltfile.Options.NoSync
 	Log    *slog.Logger // nil = none
 }
@@ -203,10 +204,10 @@ func Open(path string, o Options) (*Spool, error) {
 		o.Log = slog.New(slog.DiscardHandler)
 	}
 	file, err := boltfile.Open(path, boltfile.Options{
-		Format: "dunlin.uplink", Version: 1,
-		Buckets:  []string{string(bucketMessages), string(bucketState)},
+		Format: format, Version: version,
+		Buckets:  buckets(),
 		MaxBytes: o.MaxBytes + o.MaxBytes/2,
-		NoSync:   o.NoSync, Log: o.Log,
+		Warm:     o.Warm, NoSync: o.NoSync, Log: o.Log,
 	})
 	if err != nil {
 		return nil, fmt.Errorf("spool: %w", err)

@@ -40,8 +40,11 @@ func (s *Spool) rebuild(tx *bbolt.Tx, damaged bool) {
 	s.st = state{}
 	for k, v := c.First(); len(k) == 8; k, v = c.Next() {
 		seq := Seq(binary.BigEndian.Uint64(k))
-		if s.st.ledger.Pending == 0 {
+		switch {
+		case s.st.ledger.Pending == 0:
 			s.st.floor = seq - 1
+		case seq > s.st.last+1:
+			s.st.done(s.st.last+1, seq-1) // nobody knows of them any more
 		}
 		s.st.last = seq
 		s.st.ledger.Accepted++
