@@ -92,6 +92,7 @@ type Broker struct {
 	// superseded are older sessions of client identifiers that have a newer one; until Run.
 	superseded []*member
 	sweep      retainedSweep
+	dates      dates
 	delayed    delayed
 	faults     failures // of the store
 	begun      bool     // the first turn was
@@ -153,6 +154,7 @@ func New(o Options) (*Broker, error) {
 		b.paces = make(map[*client]*pace)
 	}
 	b.sweep.b = b
+	b.dates.b = b
 	b.delayed.b = b
 	b.sys = newSys(b, o)
 	b.presence.b = b
@@ -379,6 +381,9 @@ func (h handler) Ended(k *conn.Conn, err error) {
 	}
 	b.end(c, abnormal)
 }
+
+// ClockStepped looks at the clocks in a second, when whoever has set them has said what they are worth.
+func (h handler) ClockStepped() { h.loop.At(h.loop.Now()+time.Second, &h.dates) }
 
 // TurnEnds publishes the events and the wills of the turn, gives to others what sessions have left to
 // them, and hands what was collected to the writers.

@@ -300,6 +300,14 @@ func (q *delayed) redate(now time.Duration) {
 	heap.Init(&q.heap)
 }
 
+// redateAll finds out anew when all messages are due.
+func (q *delayed) redateAll(now time.Duration) {
+	all := slices.SortedFunc(slices.Values(q.heap), func(x, y *delayedMessage) int { return cmp.Compare(x.serial, y.serial) })
+	q.date(all, now)
+	heap.Init(&q.heap)
+	q.arm()
+}
+
 // date says when messages, in the order of their reception, are due.
 func (q *delayed) date(all []*delayedMessage, now time.Duration) {
 	last := make(map[uint32]time.Duration) // by delay

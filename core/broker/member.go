@@ -52,6 +52,7 @@ type absence struct {
 	left    message.Stamp // when the last connection ended
 	expires *expiry       // nil if the session lasts for ever
 	willDue *willDelay    // nil if no will waits
+	grace   time.Duration // by the clock of the loop: the will is not published before
 }
 
 // identity is who made the session.
@@ -318,10 +319,12 @@ func (b *Broker) restoreSession(r *durable.Restored) {
 	}
 	left := max(time.Duration(m.expiry)*time.Second-spent, 0)
 	if m.will != nil {
+		m.away.grace = b.loop.Now() + b.limits.WillGrace
 		left = max(left, b.limits.WillGrace)
 		b.delayWill(m, max(time.Duration(m.will.Delay)*time.Second-spent, b.limits.WillGrace))
 	}
 	b.watchExpiry(m, left)
+	b.dates.restored(m.away.left)
 }
 
 // sessionLimits are those of sessions that outlive their connections, and of those that do not.

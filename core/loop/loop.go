@@ -38,6 +38,9 @@ type Handler interface {
 	Ended(c *conn.Conn, err error)
 	// Drained announces that output which had waited for the socket of c has been written.
 	Drained(c *conn.Conn)
+	// ClockStepped announces that the wall clock was set, or that the machine was suspended: Now does
+	// not count that time.
+	ClockStepped()
 	// TurnEnds is called before the flush of a turn, and again after it if there was something
 	// to write or to close: what was collected for other goroutines goes out.
 	TurnEnds()
@@ -249,6 +252,9 @@ func (l *Loop) turn(mayPark bool) error {
 		return err
 	}
 	l.now = time.Since(l.start)
+	if l.poller.ClockStepped() {
+		l.handler.ClockStepped()
+	}
 	if l.reader == nil || !l.reader.serve(ready) {
 		for _, ev := range ready {
 			l.serve(ev)

@@ -49,6 +49,8 @@ func (s *server) Ended(c *conn.Conn, err error) {
 
 func (s *server) Drained(*conn.Conn) {}
 
+func (s *server) ClockStepped() {}
+
 func (s *server) TurnEnds() { s.turns.Add(1) }
 
 // serve runs a loop on a loopback address until the test ends.

@@ -2,6 +2,7 @@ package clock
 
 import (
 	"crypto/rand"
+	"math"
 	"os"
 	"strings"
 	"time"
@@ -29,11 +30,22 @@ func bootMillis() uint64 {
 	return uint64(ts.Nano()) / uint64(time.Millisecond)
 }
 
-// wall asks the kernel whether its clock is disciplined. A sandbox may forbid the question; then
-// the answer is no.
+// wall asks the kernel what time it is and whether its clock is disciplined, which is one question: a
+// clock that is set between two would be taken for synchronised at the wrong time. A sandbox may
+// forbid it; then the clock is not.
 func wall() (time.Time, bool) {
 	var t unix.Timex
 	state, err := unix.Adjtimex(&t)
-	synced := err == nil && state != unix.TIME_ERROR && t.Status&unix.STA_UNSYNC == 0
-	return time.Now(), synced
+	if err != nil {
+		return time.Now(), false
+	}
+	synced := state != unix.TIME_ERROR && t.Status&unix.STA_UNSYNC == 0
+	if math.MaxInt == math.MaxInt32 { // its seconds end in 2038 there
+		return time.Now(), synced
+	}
+	nanos := int64(t.Time.Usec)
+	if t.Status&unix.STA_NANO == 0 {
+		nanos *= int64(time.Microsecond)
+	}
+	return time.Unix(int64(t.Time.Sec), nanos), synced
 }

@@ -10,6 +10,7 @@ package poll
 import (
 	"encoding/binary"
 	"fmt"
+	"math"
 	"os"
 	"runtime"
 	"sync/atomic"
@@ -51,7 +52,8 @@ type Key struct {
 const (
 	wakeSlot  = 0
 	timerSlot = 1
-	FirstSlot = 2
+	clockSlot = 2
+	FirstSlot = 3
 )
 
 // Poller is an epoll set with a wake-up and a timer. Wait, Add, Modify, Remove and SetTimer
@@ -60,6 +62,7 @@ type Poller struct {
 	epfd    int
 	wakeFd  int
 	timerFd int
+	clockFd int // fires when the wall clock is set; -1 where the kernel cannot tell
 
 	outer    int      // an epoll descriptor that has epfd, unless busy
 	file     *os.File // owns outer, keeps it in the runtime's poller
@@ -70,6 +73,7 @@ type Poller struct {
 	out      []Event
 	sleeping atomic.Bool
 	armed    bool
+	stepped  bool      // the wall clock was set
 	parks    int       // that were quick, in a row
 	busy     bool      // the next event is expected soon
 	yielded  time.Time // when the scheduler has had its turn last, while busy
@@ -78,7 +82,7 @@ type Poller struct {
 // New returns a poller with nothing in it but its wake-up and timer.
 func New() (*Poller, error) {
 	p := &Poller{
-		epfd: -1, outer: -1, wakeFd: -1, timerFd: -1,
+		epfd: -1, outer: -1, wakeFd: -1, timerFd: -1, clockFd: -1,
 		events: make([]unix.EpollEvent, maxEvents), out: make([]Event, 0, maxEvents),
 	}
 	if err := p.open(); err != nil {
@@ -122,7 +126,36 @@ func (p *Poller) open() error {
 	if err = p.Add(p.wakeFd, Key{Slot: wakeSlot}); err != nil {
 		return err
 	}
-	return p.Add(p.timerFd, Key{Slot: timerSlot})
+	if err = p.Add(p.timerFd, Key{Slot: timerSlot}); err != nil {
+		return err
+	}
+	return p.watchClock()
+}
+
+// watchClock has the kernel tell when the wall clock is set, or the machine was suspended: a timer that
+// never comes is cancelled then.
+func (p *Poller) watchClock() (err error) {
+	if p.clockFd, err = unix.TimerfdCreate(unix.CLOCK_REALTIME, unix.TFD_NONBLOCK|unix.TFD_CLOEXEC); err != nil {
+		return fmt.Errorf("create timerfd: %w", err)
+	}
+	if err = p.armClock(); err != nil { // an old kernel, or an emulator: nobody is told
+		_ = unix.Close(p.clockFd)
+		p.clockFd = -1
+		return nil
+	}
+	return p.Add(p.clockFd, Key{Slot: clockSlot})
+}
+
+func (p *Poller) armClock() error {
+	never := unix.ItimerSpec{Value: unix.Timespec{Sec: math.MaxInt32}}
+	return unix.TimerfdSettime(p.clockFd, unix.TFD_TIMER_ABSTIME|unix.TFD_TIMER_CANCEL_ON_SET, &never, nil)
+}
+
+// ClockStepped says whether, since it was asked last, the wall clock was set or the machine suspended.
+func (p *Poller) ClockStepped() bool {
+	stepped := p.stepped
+	p.stepped = false
+	return stepped
 }
 
 // Wait returns the descriptors that are ready, and whether the timer has fired. If mayPark is
@@ -155,6 +188,10 @@ func (p *Poller) Wait(mayPark bool, idle func() bool) (ready []Event, timer bool
 			p.drain(p.timerFd)
 			p.armed = false
 			timer = true
+		case ev.Fd == clockSlot:
+			p.drain(p.clockFd)
+			_ = p.armClock() // as it worked before
+			p.stepped = true
 		default:
 			p.out = append(p.out, Event{
 				Key:      Key{Slot: uint32(ev.Fd), Generation: uint32(ev.Pad)},
@@ -267,7 +304,7 @@ func (p *Poller) control(op, fd int, k Key, read, write bool) error {
 
 // Close releases the descriptors of the poller itself.
 func (p *Poller) Close() {
-	for _, fd := range []int{p.wakeFd, p.timerFd, p.epfd} {
+	for _, fd := range []int{p.wakeFd, p.timerFd, p.clockFd, p.epfd} {
 		if fd >= 0 {
 			_ = unix.Close(fd)
 		}
@@ -278,7 +315,7 @@ func (p *Poller) Close() {
 	case p.outer >= 0:
 		_ = unix.Close(p.outer)
 	}
-	p.epfd, p.outer, p.wakeFd, p.timerFd, p.file = -1, -1, -1, -1, nil
+	p.epfd, p.outer, p.wakeFd, p.timerFd, p.clockFd, p.file = -1, -1, -1, -1, -1, nil
 }
 
 func (p *Poller) drain(fd int) {

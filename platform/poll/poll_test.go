@@ -184,3 +184,24 @@ func TestWrite2WritesBothParts(t *testing.T) {
 		t.Errorf("got %v, want EPIPE", err)
 	}
 }
+
+func TestAClockThatWasSetEndsThePark(t *testing.T) {
+	p := poller(t)
+	if p.ClockStepped() {
+		t.Error("the clock was set before")
+	}
+	// To set the clock would be for everybody here: what becomes of the timer is the same.
+	now := unix.ItimerSpec{Value: unix.Timespec{Sec: 1}}
+	if err := unix.TimerfdSettime(p.clockFd, unix.TFD_TIMER_ABSTIME|unix.TFD_TIMER_CANCEL_ON_SET, &now, nil); err != nil {
+		t.Fatal(err)
+	}
+	if ready, timer := wait(t, p); len(ready) > 0 || timer {
+		t.Errorf("got %v, %v", ready, timer)
+	}
+	if !p.ClockStepped() || p.ClockStepped() {
+		t.Error("it is not told, or twice")
+	}
+	if ready, timer, err := p.Wait(false, idle); err != nil || len(ready) > 0 || timer || p.ClockStepped() {
+		t.Errorf("got %v, %v, %v after it was told", ready, timer, err)
+	}
+}

@@ -9,6 +9,7 @@ import (
 	"os/exec"
 	"path/filepath"
 	"runtime"
+	"slices"
 	"strings"
 	"sync"
 )
@@ -80,6 +81,9 @@ type Gateway struct {
 	Uplinks []Uplink
 	// Settings are further lines for --set, "key=value".
 	Settings []string
+	// Via is a command that becomes the broker, which is named by its last arguments; nil = none. Env
+	// is its environment, added to the caller's.
+	Via, Env []string
 }
 
 // Uplink is an uplink of a Gateway.
@@ -121,8 +125,9 @@ func Dunlin(ctx context.Context, dir string, g Gateway) (*Process, error) {
 	for _, s := range g.Settings {
 		args = append(args, "--set", s)
 	}
+	args = append(append(slices.Clone(g.Via), binary), args...)
 	return Start(ctx, Spec{
-		Path: binary, Args: args, Dir: dir, Log: filepath.Join(dir, "dunlin.log"),
+		Path: args[0], Args: args[1:], Dir: dir, Env: g.Env, Log: filepath.Join(dir, "dunlin.log"),
 		Network: "tcp", Address: g.Address,
 	})
 }
