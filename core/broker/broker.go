@@ -340,8 +340,20 @@ func (h handler) Packet(k *conn.Conn, header packet.Header, body []byte) error {
 	c := k.Owner.(*client)
 	h.counters.PacketsReceived++
 	h.counters.BytesReceived += uint64(packetSize(len(body)))
-	err := c.onPacket(header, body)
-	if err == nil && k.Unsent() > chokeAt*h.limits.MaxOutput && !c.ended {
+	return h.took(c, c.onPacket(header, body))
+}
+
+// Acks takes acknowledgements of a client whose identifiers count up.
+func (h handler) Acks(k *conn.Conn, t packet.Type, first packet.ID, n int) error {
+	c := k.Owner.(*client)
+	h.counters.PacketsReceived += uint64(n)
+	h.counters.BytesReceived += uint64(n) * uint64(packetSize(2))
+	return h.took(c, c.onAcks(t, first, n))
+}
+
+// took lets reading from a client rest that asks for much and does not take its output.
+func (h handler) took(c *client, err error) error {
+	if err == nil && c.conn.Unsent() > chokeAt*h.limits.MaxOutput && !c.ended {
 		return h.choke(c)
 	}
 	return err

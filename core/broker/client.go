@@ -95,6 +95,15 @@ func (c *client) onPacket(h packet.Header, body []byte) error {
 	}
 }
 
+// onAcks takes n acknowledgements whose identifiers count up from first, as onPacket does.
+func (c *client) onAcks(t packet.Type, first packet.ID, n int) error {
+	if !c.accepted {
+		return protocolError("the first packet is not a CONNECT") // [MQTT-3.1.0-1]
+	}
+	c.seen = c.b.loop.Now()
+	return c.b.onAcks(c, t, first, n)
+}
+
 // reportDenied logs what the client may not do: the first of each connection, the others at
 // level debug.
 func (c *client) reportDenied(what, topic string) {

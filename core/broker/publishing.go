@@ -347,8 +347,46 @@ func (b *Broker) onAck(c *client, t packet.Type, body []byte) error {
 	if err != nil {
 		return err
 	}
+	if err := b.takeAck(c, &a); err != nil || t == packet.PUBREL {
+		return err
+	}
+	b.pump(c.member)
+	b.greet(c.member)
+	return nil
+}
+
+// onAcks takes n acknowledgements with success, whose identifiers count up from first.
+func (b *Broker) onAcks(c *client, t packet.Type, first packet.ID, n int) error {
+	for n > 0 && !c.ended {
+		k := 0
+		if t != packet.PUBREL && c.resend == nil {
+			k = c.member.state.Together(t, first, n)
+		}
+		switch {
+		case k == 0:
+			if err := b.takeAck(c, &packet.Ack{Type: t, ID: first}); err != nil {
+				return err
+			}
+			k = 1
+		case t == packet.PUBREC:
+			c.conn.SendAcks(&b.loop.Arena, packet.PUBREL, first, k) // no client takes less, or CONNACK would have been too large
+		case t == packet.PUBACK:
+			b.done(c.member, 0, durable.Delivered)
+		}
+		first += packet.ID(k)
+		n -= k
+	}
+	if t != packet.PUBREL {
+		b.pump(c.member)
+		b.greet(c.member)
+	}
+	return nil
+}
+
+// takeAck takes one acknowledgement.
+func (b *Broker) takeAck(c *client, a *packet.Ack) error {
 	m := c.member
-	switch t {
+	switch a.Type {
 	case packet.PUBACK:
 		c.resend.forget(a.ID)
 		c.answering.answered(a.ID, b.loop.Now())
@@ -357,7 +395,7 @@ func (b *Broker) onAck(c *client, t packet.Type, body []byte) error {
 		}
 	case packet.PUBREC:
 		c.resend.forget(a.ID)
-		b.onPubrec(c, &a)
+		b.onPubrec(c, a)
 	case packet.PUBREL:
 		return b.onPubrel(c, a.ID)
 	case packet.PUBCOMP:
@@ -365,8 +403,6 @@ func (b *Broker) onAck(c *client, t packet.Type, body []byte) error {
 			b.store.Completed(m.state.Number(), a.ID)
 		}
 	}
-	b.pump(m)
-	b.greet(m)
 	return nil
 }
 

@@ -94,6 +94,10 @@ type Handler interface {
 	// Packet takes one packet; body is valid during the call. ErrPaused ends the reading for
 	// now; any other error is returned by Receive.
 	Packet(c *Conn, h packet.Header, body []byte) error
+	// Acks takes n acknowledgements of type t at once: PUBACK, PUBREC, PUBREL or PUBCOMP in their
+	// shortest form, with identifiers that count up from first. It answers as Packet does; ErrPaused is
+	// about what comes behind them.
+	Acks(c *Conn, t packet.Type, first packet.ID, n int) error
 }
 
 // Receive reads once from the socket and hands whole packets to h. buf is the read buffer of
@@ -188,6 +192,13 @@ func (c *Conn) read(b []byte) (int, error) {
 // packets hands on the whole packets at the start of b and returns what is left.
 func (c *Conn) packets(b []byte, h Handler) (rest []byte, err error) {
 	for len(b) > 0 {
+		if t, first, n := packet.AckRun(b); n > 0 {
+			b = b[4*n:]
+			if err := h.Acks(c, t, first, n); err != nil || c.closed {
+				return b, err
+			}
+			continue
+		}
 		header, n, err := c.parseHeader(b)
 		if err != nil {
 			return nil, err

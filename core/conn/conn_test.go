@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"slices"
 	"testing"
 
 	"dunlin/core/packet"
@@ -30,6 +31,16 @@ func (h *collector) Packet(_ *Conn, k packet.Header, body []byte) error {
 	return nil
 }
 
+func (h *collector) Acks(c *Conn, t packet.Type, first packet.ID, n int) error {
+	var pause error
+	for i := range n {
+		if err := h.Packet(c, packet.Header{Type: t}, packet.AppendAckRun(nil, t, first+packet.ID(i), 1)[2:]); err != nil {
+			pause = err
+		}
+	}
+	return pause
+}
+
 // pair returns a connection and the descriptor of its peer.
 func pair(t *testing.T) (c *Conn, peer int, p *poll.Poller) {
 	t.Helper()
@@ -49,13 +60,20 @@ func pair(t *testing.T) (c *Conn, peer int, p *poll.Poller) {
 	return New(fds[0], k), fds[1], p
 }
 
+// insideARun are the packets of stream behind which others follow that are acknowledgements of the
+// same run.
+var insideARun = []int{6, 7, 9, 10, 11, 13}
+
 func stream() (b []byte, packets int) {
 	b = packet.AppendPingreq(b)
 	b, _ = packet.AppendPublish(b, &packet.Publish{Topic: []byte("a"), Payload: bytes.Repeat([]byte("x"), 300)}, packet.V5)
 	b = packet.AppendPingreq(b)
 	b, _ = packet.AppendPublish(b, &packet.Publish{Topic: []byte("b"), Payload: bytes.Repeat([]byte("y"), 9000)}, packet.V5)
 	b = packet.AppendPingreq(b)
-	return b, 5
+	b = packet.AppendAckRun(b, packet.PUBACK, 65533, 3)
+	b = packet.AppendAckRun(b, packet.PUBACK, 1, 4)
+	b = packet.AppendAckRun(b, packet.PUBREC, 5, 2)
+	return b, 5 + 3 + 4 + 2
 }
 
 func TestPacketsSurviveAnySplit(t *testing.T) {
@@ -115,6 +133,9 @@ func TestTooLargeIsRefusedBeforeItIsBuffered(t *testing.T) {
 func TestPauseKeepsTheRest(t *testing.T) {
 	all, n := stream()
 	for pause := 1; pause < n; pause++ {
+		if slices.Contains(insideARun, pause) {
+			continue // they are taken together
+		}
 		h := &collector{max: 1 << 20, pause: pause}
 		c, peer, _ := pair(t)
 		var a Arena

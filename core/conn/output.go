@@ -25,6 +25,17 @@ func (c *Conn) Send(a *Arena, s Segment, id packet.ID) {
 	}
 }
 
+// SendAcks queues n acknowledgements of type t with success, whose identifiers count up from first.
+func (c *Conn) SendAcks(a *Arena, t packet.Type, first packet.ID, n int) {
+	if c.closed || c.failed {
+		return
+	}
+	start := len(a.others)
+	a.others = packet.AppendAckRun(a.others, t, first, n)
+	a.Packets += uint64(n - 1) // they are one range
+	c.Send(a, a.other(start), 0)
+}
+
 // hold enters a packet into the ranges that the connection holds; false if it continues none.
 func (c *Conn) hold(s Segment, id packet.ID) bool {
 	switch {

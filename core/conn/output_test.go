@@ -47,6 +47,12 @@ func TestPacketsLeaveInTheOrderInWhichTheyWereSent(t *testing.T) {
 					var s Segment
 					var raw []byte
 					at := 0
+					if dice.IntN(6) == 0 {
+						i, k := dice.IntN(n), 1+dice.IntN(200)
+						conns[i].SendAcks(&a, packet.PUBREL, 7, k)
+						want[i] = packet.AppendAckRun(want[i], packet.PUBREL, 7, k)
+						continue
+					}
 					ack := dice.IntN(3) == 0
 					if ack {
 						k := packet.Ack{Type: packet.PUBREL, ID: packet.ID(1 + dice.IntN(60000))}

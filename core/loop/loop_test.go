@@ -40,6 +40,16 @@ func (s *server) Packet(c *conn.Conn, h packet.Header, body []byte) error {
 	return s.packet(c, h)
 }
 
+func (s *server) Acks(c *conn.Conn, t packet.Type, first packet.ID, n int) error {
+	for i := range n {
+		id := first + packet.ID(i)
+		if err := s.Packet(c, packet.Header{Type: t, Remaining: 2}, []byte{byte(id >> 8), byte(id)}); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
 func (s *server) Accepted(c *conn.Conn, _ any) bool { return s.accepted == nil || s.accepted(c) }
 
 func (s *server) Ended(c *conn.Conn, err error) {

@@ -1,5 +1,10 @@
 package packet
 
+import (
+	"encoding/binary"
+	"math"
+)
+
 // Ack is a PUBACK, PUBREC, PUBREL or PUBCOMP (MQTT5 §3.4 to §3.7).
 type Ack struct {
 	Type           Type
@@ -63,6 +68,50 @@ func (a *Ack) parse(b []byte, v Version) (err *Error) {
 		return errTrailing
 	}
 	return nil
+}
+
+// AckRun finds the acknowledgements at the start of b that stand behind each other, are of one type,
+// in their shortest form and with identifiers that count up: what most reads bring of a client that
+// acknowledges many messages. n is how many, 0 if b does not begin with one; together they are 4*n
+// bytes. ParseHeader and ParseAck say the same of each.
+//
+//	+-----------+-----------+-----------------+-----------+-----------+--------------------+
+//	| type 0x*  | length 2  | packet ID (2 B) | type 0x*  | length 2  | packet ID+1 (2 B)  | ...
+//	+-----------+-----------+-----------------+-----------+-----------+--------------------+
+func AckRun(b []byte) (t Type, first ID, n int) {
+	if len(b) < 4 || b[1] != 2 {
+		return 0, 0, 0
+	}
+	switch b[0] {
+	case byte(PUBACK) << 4, byte(PUBREC) << 4, byte(PUBREL)<<4 | fixedFlags, byte(PUBCOMP) << 4:
+	default:
+		return 0, 0, 0
+	}
+	word := binary.BigEndian.Uint32(b)
+	first = ID(word)
+	if first == 0 {
+		return 0, 0, 0
+	}
+	most := math.MaxUint16 - int(first) + 1 // then comes 1
+	for n = 1; n < most; n++ {
+		if b = b[4:]; len(b) < 4 || binary.BigEndian.Uint32(b) != word+uint32(n) {
+			break
+		}
+	}
+	return Type(word >> 28), first, n
+}
+
+// AppendAckRun appends n acknowledgements of type t with success, whose identifiers count up from
+// first and fit, the inverse of AckRun.
+func AppendAckRun(dst []byte, t Type, first ID, n int) []byte {
+	word := uint32(t)<<28 | 2<<16 | uint32(first)
+	if t == PUBREL {
+		word |= fixedFlags << 24
+	}
+	for i := range uint32(n) {
+		dst = binary.BigEndian.AppendUint32(dst, word+i)
+	}
+	return dst
 }
 
 // cutReason takes a property block off b in which only a Reason String and User Properties may

@@ -124,6 +124,81 @@ func TestAckCodesOfTheTables(t *testing.T) {
 	}
 }
 
+func TestAcksThatCountUpAreOneRun(t *testing.T) {
+	for _, tt := range []struct {
+		name  string
+		b     string
+		t     Type
+		first ID
+		n     int
+	}{
+		{"nothing", "", 0, 0, 0},
+		{"cut", "\x40\x02\x00", 0, 0, 0},
+		{"one", "\x40\x02\x00\x05", PUBACK, 5, 1},
+		{"two and a half", "\x50\x02\x00\xFF\x50\x02\x01\x00\x50\x02\x01", PUBREC, 0xFF, 2},
+		{"PUBREL", "\x62\x02\x00\x05\x62\x02\x00\x06", PUBREL, 5, 2},
+		{"PUBREL sent again, as 3.1 has it", "\x6A\x02\x00\x05", 0, 0, 0},
+		{"PUBREL without its flags [MQTT-3.6.1-1]", "\x60\x02\x00\x05", 0, 0, 0},
+		{"PUBACK with flags", "\x42\x02\x00\x05", 0, 0, 0},
+		{"another type", "\x70\x02\x00\x05\x40\x02\x00\x06", PUBCOMP, 5, 1},
+		{"the same again", "\x40\x02\x00\x05\x40\x02\x00\x05", PUBACK, 5, 1},
+		{"a gap", "\x40\x02\x00\x05\x40\x02\x00\x07", PUBACK, 5, 1},
+		{"a reason code", "\x40\x02\x00\x05\x40\x03\x00\x06\x10", PUBACK, 5, 1},
+		{"the length in two bytes", "\x40\x82\x00\x00\x05", 0, 0, 0},
+		{"the last identifier", "\x40\x02\xFF\xFE\x40\x02\xFF\xFF\x40\x02\x00\x01", PUBACK, 0xFFFE, 2},
+		{"a length behind the last identifier", "\x40\x02\xFF\xFF\x40\x03\x00\x00", PUBACK, 0xFFFF, 1},
+		{"identifier 0 [MQTT-2.2.1-5]", "\x40\x02\x00\x00\x40\x02\x00\x01", 0, 0, 0},
+		{"another packet", "\xC0\x00\x40\x02", 0, 0, 0},
+	} {
+		t.Run(tt.name, func(t *testing.T) {
+			typ, first, n := AckRun([]byte(tt.b))
+			if typ != tt.t || first != tt.first || n != tt.n {
+				t.Fatalf("got %d of %v from %d on, want %d of %v from %d on", n, typ, first, tt.n, tt.t, tt.first)
+			}
+			checkRun(t, []byte(tt.b))
+		})
+	}
+}
+
+// checkRun fails t unless AckRun says of b what ParseHeader and ParseAck say of each packet.
+func checkRun(t *testing.T, b []byte) {
+	typ, first, n := AckRun(b)
+	if n == 0 {
+		return
+	}
+	if again := AppendAckRun(nil, typ, first, n); string(again) != string(b[:4*n]) {
+		t.Fatalf("%X is written as %X", b[:4*n], again)
+	}
+	for i := range n {
+		h, head, err := ParseHeader5(b)
+		if err != nil || h.Type != typ {
+			t.Fatalf("packet %d: header %+v, %v", i, h, err)
+		}
+		a, err := ParseAck(typ, b[head:head+h.Remaining], V5)
+		if want := (Ack{Type: typ, ID: first + ID(i)}); err != nil || !reflect.DeepEqual(a, want) {
+			t.Fatalf("packet %d: %+v, %v, want %+v", i, a, err, want)
+		}
+		b = b[head+h.Remaining:]
+	}
+}
+
+func FuzzAckRun(f *testing.F) {
+	f.Add([]byte("\x40\x02\x00\x05\x40\x02\x00\x06"))
+	f.Add([]byte("\x62\x02\xFF\xFF\x62\x03\x00\x00"))
+	f.Fuzz(func(t *testing.T, b []byte) { checkRun(t, b) })
+}
+
+func BenchmarkAckRun(b *testing.B) {
+	buf := AppendAckRun(nil, PUBREC, 1000, 100)
+	b.ReportAllocs()
+	b.SetBytes(int64(len(buf)))
+	for b.Loop() {
+		if _, _, n := AckRun(buf); n != 100 {
+			b.Fatal(n)
+		}
+	}
+}
+
 func FuzzParseAck(f *testing.F) {
 	f.Add([]byte("\x00\x01"), byte(0), byte(V311))
 	f.Add([]byte("\x00\x01\x00"), byte(1), byte(V5))

@@ -42,6 +42,7 @@ func TestParseDoesNotAllocate(t *testing.T) {
 		{"publish of 3.1.1", func() error { _, err := ParsePublish(publish3, 0x01, V311); return err }},
 		{"publish in place", func() error { var p Publish; return p.Parse(publish, 0x02, V5) }},
 		{"travelling", func() error { _, err := ParseTravelling(travelling); return err }},
+		{"acknowledgements", func() error { AckRun(AppendAckRun(scratch[:0], PUBREC, 7, 9)); return nil }},
 		{"acknowledgement", func() error { _, err := ParseAck(PUBACK, ack, V5); return err }},
 		{"subscribe", func() error {
 			s, err := ParseSubscribe(subscribe, V5)

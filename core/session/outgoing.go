@@ -1,7 +1,6 @@
 package session
 
 import (
-	"math"
 	"slices"
 
 	"dunlin/core/durable"
@@ -28,7 +27,7 @@ func (s *Session) Offer(ready bool) (Offered, packet.ID) {
 	if !ready || !s.Open() {
 		return Wait, 0
 	}
-	return SendNow, s.takeID()
+	return SendNow, s.flight.takeID()
 }
 
 // Full says that Offer refuses messages, of a session without a number.
@@ -45,7 +44,7 @@ func (s *Session) Open() bool {
 
 // room is how many messages that were never sent may be sent now.
 func (s *Session) room() int {
-	return min(int(s.window)-int(s.outstanding), s.limits.identifiers()-len(s.flight))
+	return min(int(s.window)-int(s.outstanding), s.limits.identifiers()-s.InFlight())
 }
 
 // Took notes that a message was appended for a durable session. id is what Offer answered, 0
@@ -58,27 +57,29 @@ func (s *Session) Took(seq durable.Seq, qos packet.QoS, id packet.ID) {
 		return
 	}
 	s.readTo = seq
-	s.push(Outgoing{Seq: seq, ID: id, QoS: qos, state: firstState(qos), here: true})
+	s.push(run{seq: seq, id: id, state: firstState(qos)})
 }
 
 // Sending notes that a message of a session without a number is being sent.
 func (s *Session) Sending(qos packet.QoS, id packet.ID) {
-	s.push(Outgoing{ID: id, QoS: qos, state: sent, here: true})
+	s.push(run{id: id, state: sent(qos)})
 }
 
 func firstState(qos packet.QoS) state {
 	if qos == 2 {
 		return committing
 	}
-	return sent
+	return sent1
 }
 
-func (s *Session) push(o Outgoing) {
+// push enters one message that is on its way on this connection.
+func (s *Session) push(r run) {
 	s.outstanding++
 	if s.Durable() {
-		s.begun = max(s.begun, o.Seq)
+		s.begun = max(s.begun, r.seq)
 	}
-	s.flight = append(s.flight, o)
+	r.n, r.here = 1, true
+	s.flight.push(r, &s.limits.spare)
 }
 
 // Enqueue keeps a message of a session without a number until the window opens.
@@ -102,14 +103,14 @@ func (s *Session) Take(seq durable.Seq) bool {
 	if s.connected || s.dropped.has(seq) {
 		return false
 	}
-	i := s.bySeq(seq)
+	i, k := s.flight.bySeq(seq)
 	switch {
 	case i < 0:
 		s.done(1)
-	case s.flight[i].QoS == 2:
+	case s.flight.runs[i].state != sent1:
 		return false
 	default:
-		s.finish(i)
+		s.finish(i, k, 1)
 	}
 	return true
 }
@@ -144,9 +145,11 @@ func (s *Session) Orphans() (all []Queued) {
 	if w == nil {
 		return nil
 	}
-	for i := range s.flight {
-		if q, ok := w.kept[s.flight[i].ID]; ok {
-			all = append(all, q)
+	for _, r := range s.flight.all() {
+		for k := range int(r.n) {
+			if q, ok := w.kept[r.id+packet.ID(k)]; ok {
+				all = append(all, q)
+			}
 		}
 	}
 	for q := range w.queue.all() {
@@ -199,7 +202,7 @@ func (s *Session) Dequeue() (q Queued, id packet.ID, ok bool) {
 	if s.queued() == 0 || s.room() <= 0 {
 		return q, 0, false
 	}
-	return s.shift(), s.takeID(), true
+	return s.shift(), s.flight.takeID(), true
 }
 
 // NextRead says whether the store is to be read now, behind which number, and for how many
@@ -220,9 +223,9 @@ func (s *Session) NextRead() (after durable.Seq, room int, ok bool) {
 
 // unsent is how many messages are in flight from earlier connections and not sent on this one.
 func (s *Session) unsent() (n int) {
-	for i := range s.flight {
-		if f := &s.flight[i]; !f.here && f.unacknowledged() {
-			n++
+	for _, r := range s.flight.all() {
+		if !r.here && r.unacknowledged() {
+			n += int(r.n)
 		}
 	}
 	return n
@@ -246,22 +249,22 @@ func (s *Session) Entry(e *durable.Entry) (packet.ID, Deliver) {
 		s.readTo = e.Seq
 		return 0, Ignore
 	}
-	if i := s.bySeq(e.Seq); i >= 0 {
-		f := &s.flight[i]
+	if i, k := s.flight.bySeq(e.Seq); i >= 0 {
+		r := s.flight.runs[i]
 		switch {
-		case f.here || !f.unacknowledged():
+		case r.here || !r.unacknowledged():
 			s.readTo = e.Seq
 			return 0, Ignore
 		case s.outstanding >= s.window:
 			return 0, Full
 		}
 		s.readTo = e.Seq
-		f.here = true
+		s.flight.change(i, k, 1, &s.limits.spare, func(r *run) { r.here = true })
 		s.outstanding++
-		if f.state == committing {
-			return f.ID, Commit
+		if r.state == committing {
+			return r.id + packet.ID(k), Commit
 		}
-		return f.ID, Resend
+		return r.id + packet.ID(k), Resend
 	}
 	if s.dropped.has(e.Seq) {
 		s.readTo = e.Seq
@@ -271,8 +274,8 @@ func (s *Session) Entry(e *durable.Entry) (packet.ID, Deliver) {
 		return 0, Full
 	}
 	s.readTo = e.Seq
-	id := s.takeID()
-	s.push(Outgoing{Seq: e.Seq, ID: id, QoS: e.QoS, state: firstState(e.QoS), here: true})
+	id := s.flight.takeID()
+	s.push(run{seq: e.Seq, id: id, state: firstState(e.QoS)})
 	if e.QoS == 2 {
 		return id, Commit
 	}
@@ -282,7 +285,8 @@ func (s *Session) Entry(e *durable.Entry) (packet.ID, Deliver) {
 // Begun says whether an entry is in flight, on this connection or from an earlier one, or done since
 // it was read: then it neither expires nor is it denied any more.
 func (s *Session) Begun(seq durable.Seq) bool {
-	return s.bySeq(seq) >= 0 || slices.Contains(s.late, seq) || s.dropped.has(seq)
+	i, _ := s.flight.bySeq(seq)
+	return i >= 0 || slices.Contains(s.late, seq) || s.dropped.has(seq)
 }
 
 // Skip notes that an entry was read and is done without having been sent.
@@ -310,59 +314,86 @@ func (s *Session) EndRead(last durable.Seq, more, whole bool) {
 // settle compares with the store when everything that it has was seen: what was in flight on an
 // earlier connection and did not come again, and what waited and did not come, is damaged there.
 func (s *Session) settle() {
-	s.flight = slices.DeleteFunc(s.flight, func(f Outgoing) bool { return !f.here && f.unacknowledged() })
 	s.pending = 0
-	for i := range s.flight {
-		if s.flight[i].unacknowledged() {
-			s.pending++
+	s.flight.removeIf(&s.limits.spare, func(r *run) bool {
+		if r.unacknowledged() && r.here {
+			s.pending += int(r.n)
 		}
-	}
+		return r.unacknowledged() && !r.here
+	})
 }
 
 // Committed notes that the identifier of a QoS 2 message is on disk. It says whether the
 // PUBLISH is to be sent on this connection now.
 func (s *Session) Committed(id packet.ID, seq durable.Seq) bool {
-	i := s.byID(id)
-	if i < 0 || s.flight[i].Seq != seq || s.flight[i].state != committing || !s.flight[i].here || !s.connected {
+	i, k := s.flight.byID(id)
+	if i < 0 || !s.connected {
 		return false
 	}
-	s.flight[i].state = sent
+	if r := &s.flight.runs[i]; r.seqAt(k) != seq || r.state != committing || !r.here {
+		return false
+	}
+	s.flight.move(i, k, 1, sent2, &s.limits.spare)
 	return true
 }
 
 // Puback ends a QoS 1 flow. It returns the number of the message that is done; ok is false if
 // there is no such flow.
 func (s *Session) Puback(id packet.ID) (seq durable.Seq, ok bool) {
-	i := s.byID(id)
-	if i < 0 || s.flight[i].QoS != 1 {
+	i, k := s.flight.byID(id)
+	if i < 0 || s.flight.runs[i].state != sent1 {
 		return 0, false
 	}
-	return s.finish(i), true
+	return s.finish(i, k, 1), true
 }
 
 // Pubrec takes the client's PUBREC. With refused, a reason code from 0x80 on, it ends the flow
 // [MQTT-4.3.3-4]. Otherwise next tells what is to be done.
 func (s *Session) Pubrec(id packet.ID, refused bool) (seq durable.Seq, next Next) {
-	i := s.byID(id)
-	if i < 0 || s.flight[i].QoS != 2 || s.flight[i].state == committing {
+	i, k := s.flight.byID(id)
+	if i < 0 {
 		return 0, UnknownID
 	}
-	f := &s.flight[i]
+	r := s.flight.runs[i]
 	switch {
-	case refused && f.state == sent:
-		return s.finish(i), Finished
-	case f.state == received:
+	case r.state == committing || r.state == sent1:
+		return 0, UnknownID
+	case refused && r.state == sent2:
+		return s.finish(i, k, 1), Finished
+	case r.state == received:
 		return 0, Nothing // its PUBREL follows the commit
-	case f.state == released:
+	case r.state == released:
 		return 0, SendRelease
 	case !s.Durable():
-		f.state = released
+		s.flight.move(i, k, 1, released, &s.limits.spare)
 		return 0, SendRelease
-	case f.state == sent:
-		s.acknowledged(f)
+	case r.state == sent2:
+		s.acknowledged(r.seqAt(k))
 	}
-	f.state = received
-	return f.Seq, CommitReceived
+	s.flight.move(i, k, 1, received, &s.limits.spare)
+	return r.seqAt(k), CommitReceived
+}
+
+// Together takes n acknowledgements whose identifiers count up from first, as far as the first of
+// them are alike: PUBACK, PUBREC or PUBCOMP, as t says, with a reason code below 0x80, for a session
+// without a number. It returns how many that are, and 0 if the first is to be taken alone, by Puback,
+// Pubrec or Pubcomp. For each PUBREC, PUBREL is to be sent.
+func (s *Session) Together(t packet.Type, first packet.ID, n int) int {
+	i, k := s.flight.byID(first)
+	if i < 0 || s.Durable() {
+		return 0
+	}
+	r := &s.flight.runs[i]
+	n = min(n, int(r.n)-k)
+	switch {
+	case t == packet.PUBACK && r.state == sent1, t == packet.PUBCOMP && r.state == released:
+		s.finish(i, k, n)
+	case t == packet.PUBREC && r.state == sent2:
+		s.flight.move(i, k, n, released, &s.limits.spare)
+	default:
+		return 0
+	}
+	return n
 }
 
 // Next is what follows an acknowledgement of QoS 2.
@@ -382,50 +413,52 @@ const (
 
 // ReceivedCommitted notes that a PUBREC is on disk. It says whether the PUBREL is to be sent.
 func (s *Session) ReceivedCommitted(id packet.ID) bool {
-	i := s.byID(id)
-	if i < 0 || s.flight[i].state != received {
+	i, k := s.flight.byID(id)
+	if i < 0 || s.flight.runs[i].state != received {
 		return false
 	}
-	s.flight[i].state = released
+	s.flight.move(i, k, 1, released, &s.limits.spare)
 	return s.connected
 }
 
 // Unreceived notes that a PUBREC could not be written: the next connection tries again.
 func (s *Session) Unreceived(id packet.ID) {
-	if i := s.byID(id); i >= 0 && s.flight[i].state == received {
-		s.flight[i].state = unsaved
+	if i, k := s.flight.byID(id); i >= 0 && s.flight.runs[i].state == received {
+		s.flight.move(i, k, 1, unsaved, &s.limits.spare)
 	}
 }
 
 // Pubcomp ends a QoS 2 flow; false if there is no such flow.
 func (s *Session) Pubcomp(id packet.ID) bool {
-	i := s.byID(id)
-	if i < 0 || s.flight[i].state != released {
+	i, k := s.flight.byID(id)
+	if i < 0 || s.flight.runs[i].state != released {
 		return false
 	}
-	s.finish(i)
+	s.finish(i, k, 1)
 	return true
 }
 
 // Drop ends a flow whose message the client cannot take.
 func (s *Session) Drop(id packet.ID) (seq durable.Seq, ok bool) {
-	i := s.byID(id)
+	i, k := s.flight.byID(id)
 	if i < 0 {
 		return 0, false
 	}
-	return s.finish(i), true
+	return s.finish(i, k, 1), true
 }
 
 // Abort takes back a message that got an identifier and could not be stored. At QoS 1 it has been
 // sent: the client may acknowledge it on this connection, with which it is forgotten.
 func (s *Session) Abort(id packet.ID, seq durable.Seq) {
-	i := s.byID(id)
-	switch {
-	case i < 0 || s.flight[i].Seq != seq:
-	case s.flight[i].state == committing:
-		s.finish(i)
-	case s.flight[i].state == sent:
-		s.flight[i].Seq = 0
+	i, k := s.flight.byID(id)
+	if i < 0 || s.flight.runs[i].seqAt(k) != seq {
+		return
+	}
+	switch s.flight.runs[i].state {
+	case committing:
+		s.finish(i, k, 1)
+	case sent1, sent2:
+		s.flight.change(i, k, 1, &s.limits.spare, func(r *run) { r.seq = 0 })
 		s.done(1)
 	}
 }
@@ -437,86 +470,40 @@ func (s *Session) Lost(seq durable.Seq) {
 	}
 }
 
-func (s *Session) finish(i int) durable.Seq {
-	f := s.flight[i]
-	if f.here {
-		s.outstanding--
+// finish ends n flows of a run from the entry k on, and returns the number of the first; only of a
+// session without a number it is more than one.
+func (s *Session) finish(i, k, n int) durable.Seq {
+	r := s.flight.runs[i]
+	if r.here {
+		s.outstanding -= uint16(n)
 	}
-	if f.unacknowledged() {
-		s.acknowledged(&f)
+	if r.unacknowledged() {
+		s.acknowledged(r.seqAt(k))
 	}
-	if w := s.waiting; w != nil {
-		if q, ok := w.kept[f.ID]; ok {
-			w.bytes -= q.size()
-			delete(w.kept, f.ID)
+	if w := s.waiting; w != nil && len(w.kept) > 0 {
+		for j := range n {
+			w.forget(r.id + packet.ID(k+j))
 		}
 	}
-	s.flight = slices.Delete(s.flight, i, i+1)
-	if len(s.flight) == 0 && cap(s.flight) > smallFlight {
-		s.flight = nil
+	s.flight.remove(i, k, n, &s.limits.spare)
+	return r.seqAt(k)
+}
+
+// forget drops what was kept of a message for another session.
+func (w *waiting) forget(id packet.ID) {
+	if q, ok := w.kept[id]; ok {
+		w.bytes -= q.size()
+		delete(w.kept, id)
 	}
-	return f.Seq
 }
 
 // acknowledged notes that a message is done. What the client acknowledges of an earlier connection
 // may be among the entries of a read that is under way.
-func (s *Session) acknowledged(f *Outgoing) {
+func (s *Session) acknowledged(seq durable.Seq) {
 	s.done(1)
-	if s.reading && f.Seq > s.readTo {
-		s.late = append(s.late, f.Seq)
+	if s.reading && seq > s.readTo {
+		s.late = append(s.late, seq)
 	}
 }
-
-// smallFlight is the capacity that an idle session may keep: one entry is 16 bytes.
-const smallFlight = 4
 
 func (s *Session) done(n int) { s.pending = max(0, s.pending-n) }
-
-// byID finds a flow. Acknowledgements come in order, so it is nearly always the first.
-func (s *Session) byID(id packet.ID) int {
-	for i := range s.flight {
-		if s.flight[i].ID == id {
-			return i
-		}
-	}
-	return -1
-}
-
-func (s *Session) bySeq(seq durable.Seq) int {
-	for i := range s.flight {
-		if s.flight[i].Seq == seq {
-			return i
-		}
-	}
-	return -1
-}
-
-// takeID returns an identifier that is not in use [MQTT-2.2.1-4]. The window is smaller than
-// the space of identifiers, so there always is one.
-func (s *Session) takeID() packet.ID {
-	for s.free == 0 {
-		if s.nextID == 0 {
-			s.nextID = 1
-		}
-		s.free = uint16(s.unusedFrom(s.nextID))
-		if s.free == 0 {
-			s.nextID++
-		}
-	}
-	id := s.nextID
-	s.nextID++ // at the end of the space free is 0, too
-	s.free--
-	return id
-}
-
-// unusedFrom counts the identifiers from id up to the next one in use or to the end of the
-// space.
-func (s *Session) unusedFrom(id packet.ID) int {
-	n := math.MaxUint16 - int(id) + 1
-	for i := range s.flight {
-		if f := s.flight[i].ID; f >= id {
-			n = min(n, int(f)-int(id))
-		}
-	}
-	return n
-}

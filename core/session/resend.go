@@ -1,15 +1,16 @@
 package session
 
-import "dunlin/core/packet"
+import (
+	"slices"
+
+	"dunlin/core/packet"
+)
 
 // Stamp notes at which second the PUBLISH or PUBREL of an identifier was sent. Seconds count modulo
 // 65,536. Without stamps nothing is overdue.
 func (s *Session) Stamp(id packet.ID, second uint16) {
-	for i := len(s.flight) - 1; i >= 0; i-- { // nearly always the last
-		if s.flight[i].ID == id {
-			s.flight[i].stamp = second
-			return
-		}
+	if i, k := s.flight.byID(id); i >= 0 && s.flight.runs[i].stamp != second {
+		s.flight.change(i, k, 1, &s.limits.spare, func(r *run) { r.stamp = second })
 	}
 }
 
@@ -20,31 +21,43 @@ func (s *Session) Stamp(id packet.ID, second uint16) {
 // Maximum. It returns in how many seconds to ask again.
 func (s *Session) Overdue(second, after uint16, publish, release func(packet.ID)) (next uint16) {
 	next = after
-	for i := range s.flight {
-		f := &s.flight[i]
-		waits := f.here && f.state == sent && !(s.Durable() && f.Seq == 0)
-		if !waits && f.state != released {
+	for _, r := range slices.Clone(s.flight.all()) { // what is called alters them
+		waits := r.here && (r.state == sent1 || r.state == sent2) && !(s.Durable() && r.seq == 0)
+		if !waits && r.state != released {
 			continue
 		}
-		if age := second - f.stamp; age < after {
+		if age := second - r.stamp; age < after {
 			next = min(next, after-age)
 			continue
 		}
-		switch {
-		case f.state == released:
-			f.stamp = second
-			release(f.ID)
-		case !s.Durable():
-			f.stamp = second
-			publish(f.ID)
-		case s.reading:
+		if waits && s.Durable() && s.reading {
 			next = 1 // a read that is under way would pass it by
-		default:
-			f.here = false
-			s.outstanding--
-			s.readTo = min(s.readTo, f.Seq-1)
-			s.live, s.again = false, true
+			continue
+		}
+		for k := range int(r.n) {
+			s.overdue(r.id+packet.ID(k), second, publish, release)
 		}
 	}
 	return next
+}
+
+// overdue has one message sent again.
+func (s *Session) overdue(id packet.ID, second uint16, publish, release func(packet.ID)) {
+	i, k := s.flight.byID(id)
+	if i < 0 {
+		return
+	}
+	switch r := s.flight.runs[i]; {
+	case r.state == released:
+		s.Stamp(id, second)
+		release(id)
+	case !s.Durable():
+		s.Stamp(id, second)
+		publish(id)
+	default:
+		s.flight.change(i, k, 1, &s.limits.spare, func(r *run) { r.here = false })
+		s.outstanding--
+		s.readTo = min(s.readTo, r.seqAt(k)-1)
+		s.live, s.again = false, true
+	}
 }

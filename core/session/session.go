@@ -9,7 +9,7 @@ import (
 	"dunlin/core/packet"
 )
 
-// Limits bound a session.
+// Limits bound the sessions of one loop.
 type Limits struct {
 	Window int32 // PUBLISH packets in flight to the client, 1 to 65,535
 
@@ -17,6 +17,8 @@ type Limits struct {
 	// whoever owns the store.
 	MaxQueued int32 // messages that wait, in flight included
 	MaxBytes  int32 // of messages that wait, or are kept for others; 0 = no limit
+
+	spare spareFlights
 }
 
 // identifiers is how many may be in use. There can be more of them than the window allows: those
@@ -33,11 +35,9 @@ type Session struct {
 	// To the client.
 	connected   bool
 	live        bool
-	nextID      packet.ID
-	free        uint16 // how many identifiers from nextID on are known to be unused
 	window      uint16 // of this connection: the least of the limit and the client's Receive Maximum
 	outstanding uint16 // PUBLISH sent on this connection and not answered, <= window
-	flight      []Outgoing
+	flight      flight
 	waiting     *waiting // of a session without a number: nil = nothing waits, nothing is kept
 	*progress            // of a session with a number; nil without one
 
@@ -70,29 +70,6 @@ type span struct{ from, to durable.Seq }
 
 func (s span) has(seq durable.Seq) bool { return s.from < seq && seq <= s.to }
 
-// Outgoing is a message in flight to the client.
-type Outgoing struct {
-	Seq   durable.Seq // 0 in a session without a number
-	ID    packet.ID
-	QoS   packet.QoS
-	state state
-	here  bool   // on its way on this connection, so that it counts against the window
-	stamp uint16 // when it was sent last, if anybody wants to know: see Stamp
-}
-
-// unacknowledged says that the message itself is still in the store.
-func (o *Outgoing) unacknowledged() bool { return o.Seq != 0 && o.state < received }
-
-type state uint8
-
-const (
-	committing state = iota + 1 // QoS 2: identifier on its way to disk, PUBLISH not sent
-	sent                        // PUBLISH sent at least once
-	received                    // PUBREC seen, on its way to disk
-	unsaved                     // PUBREC seen, and the disk has failed: to be written again
-	released                    // PUBREL sent
-)
-
 // Queued is a message that waits in memory for the window of a session without a number.
 type Queued struct {
 	Message         *message.Message
@@ -108,9 +85,10 @@ func (q *Queued) size() int { return queuedOverhead + q.Message.Size() }
 const queuedOverhead = 200 // bytes
 
 // New returns the state of a session that has just been created. number is 0 for one that ends
-// with its connection. l is kept and must not change.
+// with its connection. l is kept, must not change, and belongs to the loop of the session.
 func New(number durable.SessionNumber, l *Limits) *Session {
-	s := &Session{number: number, limits: l, nextID: 1, live: true}
+	s := &Session{number: number, limits: l, live: true}
+	s.flight.nextID = 1
 	if number != 0 {
 		s.progress = new(progress)
 	}
@@ -124,12 +102,12 @@ func Restore(r *durable.Restored, l *Limits) *Session {
 	s.readTo = r.Floor
 	s.live = r.Pending == 0
 	for _, o := range r.Outgoing {
-		f := Outgoing{Seq: o.Seq, ID: o.ID, QoS: 2, state: sent}
+		f := run{seq: o.Seq, id: o.ID, n: 1, state: sent2}
 		if o.Received {
 			f.state = released
 		}
-		s.flight = append(s.flight, f)
-		s.begun = max(s.begun, f.Seq)
+		s.flight.push(f, &l.spare)
+		s.begun = max(s.begun, o.Seq)
 	}
 	for _, id := range r.Incoming {
 		s.incoming = append(s.incoming, Incoming{ID: id, Committed: true})
@@ -148,7 +126,7 @@ func (s *Session) Pending() int {
 	if s.Durable() {
 		return s.pending
 	}
-	return s.queued() + len(s.flight)
+	return s.queued() + s.InFlight()
 }
 
 // queued is how many messages wait in memory.
@@ -169,7 +147,7 @@ func (s *Session) QueuedBytes() int {
 }
 
 // InFlight is how many identifiers are in use towards the client.
-func (s *Session) InFlight() int { return len(s.flight) }
+func (s *Session) InFlight() int { return int(s.flight.n) }
 
 // Connect starts a connection whose client takes receiveMaximum PUBLISH packets at once.
 // Everything in flight is to be sent again: Releases names the PUBRELs, which leave at once;
@@ -179,14 +157,16 @@ func (s *Session) Connect(receiveMaximum uint16) {
 	s.window = uint16(min(s.limits.Window, int32(receiveMaximum)))
 	s.outstanding = 0
 	first := durable.Seq(0)
-	s.flight = slices.DeleteFunc(s.flight, func(f Outgoing) bool { return f.Seq == 0 && f.state < received })
-	for i := range s.flight {
-		f := &s.flight[i]
-		f.here = false
-		if f.unacknowledged() && (first == 0 || f.Seq < first) {
-			first = f.Seq
+	s.flight.removeIf(&s.limits.spare, func(r *run) bool {
+		if r.seq == 0 && r.state < received {
+			return true
 		}
-	}
+		r.here = false
+		if r.unacknowledged() && (first == 0 || r.seq < first) {
+			first = r.seq
+		}
+		return false
+	})
 	if !s.Durable() {
 		return
 	}
@@ -216,13 +196,21 @@ func (s *Session) Connected() bool { return s.connected }
 // Releases calls release for each identifier whose PUBREL must be sent again, in order
 // [MQTT-4.6.0-4], and save for those whose PUBREC has to be written down before.
 func (s *Session) Releases(release, save func(packet.ID)) {
-	for i := range s.flight {
-		switch f := &s.flight[i]; f.state {
-		case released:
-			release(f.ID)
-		case unsaved:
-			f.state = received
-			save(f.ID)
+	if s.flight.n == 0 {
+		return
+	}
+	all := slices.Clone(s.flight.all()) // what is called may note when it was sent
+	for i := range all {
+		r := &all[i]
+		for k := range int(r.n) {
+			switch id := r.id + packet.ID(k); r.state {
+			case released:
+				release(id)
+			case unsaved:
+				i, k := s.flight.byID(id)
+				s.flight.move(i, k, 1, received, &s.limits.spare)
+				save(id)
+			}
 		}
 	}
 }
