@@ -38,8 +38,34 @@ func lockData(folder string) (unlock func(), err error) {
 func holder(f *os.File) string {
 	b := make([]byte, 32)
 	n, _ := f.ReadAt(b, 0)
-	if pid := strings.TrimSpace(string(b[:n])); pid != "" {
+	if pid, _, _ := strings.Cut(string(b[:n]), "\n"); pid != "" {
 		return " (process " + pid + ")"
 	}
 	return ""
+}
+
+// noteSocket writes down, behind our process number, where our admin socket is, for those who know
+// the data folder.
+func noteSocket(folder, socket string) error {
+	text := fmt.Sprintf("%d\n%s\n", os.Getpid(), socket)
+	f, err := os.OpenFile(filepath.Join(folder, "lock"), os.O_WRONLY, 0)
+	if err != nil {
+		return err
+	}
+	_, err = f.WriteAt([]byte(text), 0)
+	return errors.Join(err, f.Close())
+}
+
+// notedSocket is the admin socket of the broker that runs on a data folder, or ran last; "" = it has
+// none.
+func notedSocket(folder string) string {
+	text, err := os.ReadFile(filepath.Join(folder, "lock"))
+	if err != nil {
+		return ""
+	}
+	lines := strings.Split(string(text), "\n")
+	if len(lines) < 3 {
+		return ""
+	}
+	return lines[1]
 }

@@ -12,6 +12,7 @@ import (
 	"slices"
 	"strconv"
 	"strings"
+	"sync/atomic"
 	"syscall"
 	"time"
 
@@ -40,6 +41,7 @@ type listeners struct {
 	log    *slog.Logger
 	all    []*listener
 	passed map[string][]net.Listener // by systemd, and not used yet
+	told   atomic.Pointer[string]    // status, as others may read it
 }
 
 // listener is one address of the configuration.
@@ -88,6 +90,7 @@ func (ls *listeners) open(ctx context.Context) error {
 			ln.Close()
 		}
 	}
+	ls.told.Store(new(ls.status()))
 	if len(faults) == len(ls.all) {
 		return errors.Join(faults...)
 	}
@@ -111,6 +114,7 @@ func (ls *listeners) retry(ctx context.Context) {
 				continue
 			}
 			wait = retryFirst // what another one waits for may be there, too
+			ls.told.Store(new(ls.status()))
 			if err := service.Status(ls.status()); err != nil {
 				ls.log.Warn("systemd was not told", "err", err)
 			}

@@ -47,6 +47,8 @@ func commands() []*command {
 	return []*command{
 		{"serve", "run the broker", serveHelp, serve},
 		{"check", "check a configuration file", checkHelp, check},
+		{"status", "say what a running broker is and does", statusHelp, status},
+		{"ledger", "print the account of every queue", ledgerHelp, ledger},
 		{"pub", "publish messages", pubHelp, pub},
 		{"sub", "subscribe and print messages", subHelp, sub},
 		{"passwd", "set or delete the password of a user", passwdHelp, passwd},

@@ -97,12 +97,13 @@ func run(ctx context.Context, cfg *config.Config, logger *slog.Logger) (err erro
 		SysInterval:    cfg.Sys.Interval,
 		Alarms:         []broker.Alarm{{Name: "damage", Text: func() string { return damage }}},
 		Version:        version,
+		Ledger:         store,
 	})
 	if err != nil {
 		return err
 	}
 	store.Start(b.Completer())
-	return serveUntil(ctx, b, ups, cfg, logger)
+	return serveUntil(ctx, b, &admin{store: store, b: b, ups: ups, cfg: cfg, log: logger}, ups, cfg, logger)
 }
 
 // openStore opens the session store, mended if need be.
@@ -134,7 +135,7 @@ func openRemedy(err error) error {
 
 // serveUntil runs the loop, the listeners and the watchdog, and starts the uplinks, until ctx ends
 // or one of them fails.
-func serveUntil(ctx context.Context, b *broker.Broker, ups uplinks, cfg *config.Config, logger *slog.Logger) error {
+func serveUntil(ctx context.Context, b *broker.Broker, a *admin, ups uplinks, cfg *config.Config, logger *slog.Logger) error {
 	loopCtx, endLoop := context.WithCancel(context.Background())
 	defer endLoop()
 	parts, failed := context.WithCancelCause(ctx)
@@ -145,6 +146,8 @@ func serveUntil(ctx context.Context, b *broker.Broker, ups uplinks, cfg *config.
 	loop.Go(func() { failed(b.Run(loopCtx)) })
 	ups.start(b)
 	ls := newListeners(b, cfg, logger)
+	a.listening = &ls.told
+	defer a.open().close()
 	if err := ls.open(parts); err != nil {
 		failed(err)
 	} else {

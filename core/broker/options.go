@@ -48,6 +48,8 @@ type Options struct {
 	// to them, in whole seconds; 0 = there are none.
 	SysInterval time.Duration
 	Version     string // told below $SYS
+	// Ledger is told below $SYS, too; nil = there is none.
+	Ledger Ledger
 	// Alarms are told below $SYS, each as a retained $SYS/broker/alarm/NAME.
 	Alarms []Alarm
 }

@@ -7,6 +7,7 @@ import (
 	"strings"
 	"time"
 
+	"dunlin/core/durable"
 	"dunlin/core/loop"
 	"dunlin/core/message"
 	"dunlin/core/retain"
@@ -27,7 +28,14 @@ type sys struct {
 	alarms   []Alarm
 	filters  int // subscribed Topic Filters below $SYS
 
+	ledger         Ledger          // nil = there is none
+	accountFilters int             // subscribed Topic Filters that the account of a session can match
+	accounted      bool            // the values have accounts of sessions
+	total          durable.Account // of all queues, when the values were found out
+	off            int64           // by how much it did not add up then
+
 	values    []sysValue    // nil until somebody asks
+	fixed     int           // so many of them are there always; behind are accounts of sessions
 	retained  *retain.Store // of the values
 	refreshed time.Duration // when they were found out last
 	all       bool          // the next turn of the timer publishes also what is the same
@@ -67,7 +75,7 @@ const (
 )
 
 func newSys(b *Broker, o Options) *sys {
-	s := &sys{b: b, version: o.Version, alarms: o.Alarms, retained: retain.New(retain.Options{})}
+	s := &sys{b: b, version: o.Version, alarms: o.Alarms, ledger: o.Ledger, retained: retain.New(retain.Options{})}
 	if o.SysInterval > 0 {
 		s.interval = (o.SysInterval + time.Second - 1).Truncate(time.Second)
 	}
@@ -84,10 +92,13 @@ func (s *sys) observe(filter string, added bool) {
 	if !isSys(filter) {
 		return
 	}
-	if added {
-		s.filters++
-	} else {
-		s.filters--
+	change := 1
+	if !added {
+		change = -1
+	}
+	s.filters += change
+	if matchesAccount(filter) {
+		s.accountFilters += change
 	}
 }
 
@@ -133,7 +144,7 @@ func (s *sys) Fire(now time.Duration) time.Duration {
 	}
 	s.all = false
 	if !watched {
-		s.values, s.retained = nil, retain.New(retain.Options{})
+		s.values, s.fixed, s.retained = nil, 0, retain.New(retain.Options{})
 		return 0
 	}
 	if s.due += s.interval; s.due <= now {
@@ -162,7 +173,8 @@ func (b *Broker) publishOwn(m *message.Message) {
 
 // current returns the values for a new subscriber.
 func (s *sys) current() *retain.Store {
-	if s.interval > 0 && (s.values == nil || s.b.loop.Now()-s.refreshed >= sysFresh) {
+	unseen := s.accountFilters > 0 && !s.accounted
+	if s.interval > 0 && (s.values == nil || unseen || s.b.loop.Now()-s.refreshed >= sysFresh) {
 		s.refresh()
 	}
 	return s.retained
@@ -172,7 +184,9 @@ func (s *sys) current() *retain.Store {
 func (s *sys) refresh() {
 	if s.values == nil {
 		s.values = s.tree()
+		s.fixed = len(s.values)
 	}
+	s.accounts()
 	now := s.b.loop.Now()
 	s.refreshed = now
 	s.sample(now)
@@ -182,7 +196,7 @@ func (s *sys) refresh() {
 		if v.message != nil && string(v.message.Payload) == text {
 			continue
 		}
-		v.changed = v.message != nil
+		v.changed = v.message != nil || i >= s.fixed // a session that is new
 		v.message = &message.Message{Topic: v.topic, Payload: []byte(text), Retain: true, Received: s.b.now()}
 		s.retained.Set(v.message)
 	}
@@ -250,6 +264,7 @@ func (s *sys) tree() []sysValue {
 	for i := range dropReasons {
 		count("dropped/"+DropReason(i).String(), k.dropped(DropReason(i)))
 	}
+	s.ledgerTree(add)
 	count("refused/connect_rate", &k.RefusedRate)
 	for _, a := range s.alarms {
 		add("alarm/"+a.Name, func() string { return cmp.Or(a.Text(), "none") })

@@ -109,3 +109,40 @@ func (s *Store) LedgerOf(n durable.SessionNumber) (Ledger, bool) {
 	}
 	return Ledger{Counts: q.ledger, Pending: uint64(q.queue.Len())}, true
 }
+
+// Total is the account over all queues, those of ended sessions included.
+func (s *Store) Total() durable.Account {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	l, bytes := Ledger{Counts: s.total}, int64(0)
+	for _, q := range s.sessions {
+		l.Add(&q.ledger)
+		l.Pending += uint64(q.queue.Len())
+		bytes += q.queue.Bytes()
+	}
+	return l.account(bytes)
+}
+
+// Account is the account of one queue; false if there is no such session.
+func (s *Store) Account(n durable.SessionNumber) (durable.Account, bool) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	q := s.sessions[n]
+	if q == nil {
+		return durable.Account{}, false
+	}
+	return Ledger{Counts: q.ledger, Pending: uint64(q.queue.Len())}.account(q.queue.Bytes()), true
+}
+
+// account names what l counts.
+func (l Ledger) account(bytes int64) durable.Account {
+	a := durable.Account{Accepted: l.Accepted, Pending: l.Pending, Bytes: bytes}
+	for o := 1; o < outcomes; o++ {
+		a.Count(durable.Outcome(o), l.Left[o])
+	}
+	return a
+}
+
+// Unexplained is how many entries the last walk over the records could not account for: that of the
+// start, or of a later Audit.
+func (s *Store) Unexplained() uint64 { return s.unexplained.Load() }

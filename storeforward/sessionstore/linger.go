@@ -56,7 +56,7 @@ type lingerer struct {
 // mayLinger says whether a message of that size may linger.
 func (s *Store) mayLinger(size int) bool {
 	l := &s.linger
-	return l.wait > 0 && s.w != nil && l.live < maxLingering && l.bytes+size <= maxLingerBytes
+	return l.wait > 0 && s.resting == 0 && s.w != nil && l.live < maxLingering && l.bytes+size <= maxLingerBytes
 }
 
 // lingers takes a message in. The caller has found that it may.

@@ -61,6 +61,7 @@ func (s *Store) restore() error {
 		s.restored = append(s.restored, f.Restored)
 		s.sessions[n] = f.q
 	}
+	s.unexplained.Store(lost)
 	if r.damaged > 0 || lost > 0 {
 		s.log.Error("damaged values were left out of the store", "path", s.file.Path(), "values", r.damaged, "queue_entries", lost)
 	}

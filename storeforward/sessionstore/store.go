@@ -95,7 +95,8 @@ type Store struct {
 	// The writer's own.
 	values []byte // of the transaction under way
 
-	touched atomic.Int64 // bytes of the file since the last Forget
+	touched     atomic.Int64  // bytes of the file since the last Forget
+	unexplained atomic.Uint64 // entries that the last walk could not account for
 
 	mu       sync.Mutex // guards what follows
 	sessions map[durable.SessionNumber]*session
@@ -126,7 +127,9 @@ type Store struct {
 	bootSaved  uint64
 	bootKnown  bool // the running boot has been saved at bootSaved, in milliseconds of the clock
 
-	sweeper sweeper
+	sweeper  sweeper
+	resting  int       // visits under which nothing is deleted nor lingers
+	barriers []barrier // visits that wait for transactions under way
 
 	ready   []*read
 	waiting []*read
@@ -211,6 +214,9 @@ func (s *Store) History() *clock.History { return s.history }
 
 // WasClean reports whether the file was found as a clean stop leaves it.
 func (s *Store) WasClean() bool { return s.file.WasClean() }
+
+// Size is the size of the file in bytes, free pages included.
+func (s *Store) Size() int64 { return s.file.Size() }
 
 // Start lets the store work; c takes its answers. It must be called once. Operations before it
 // are collected, and nothing is committed or answered.

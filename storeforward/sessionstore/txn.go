@@ -216,7 +216,9 @@ func (s *Store) seal(t *txn) {
 		t.oldest = s.history.Oldest()
 		s.bootKnown, s.bootSaved = true, now
 	}
-	t.dead, t.garbage = s.sweeper.take(t.dead, t.garbage)
+	if s.resting == 0 {
+		t.dead, t.garbage = s.sweeper.take(t.dead, t.garbage)
+	}
 }
 
 // apply writes t. It runs on the writer's goroutine; what the operations may still change is only
@@ -403,6 +405,7 @@ func (s *Store) done(t *txn, err error) {
 			s.repeat(failed)
 		}
 	}
+	s.lift()
 	fresh := s.open == nil && !s.closing
 	if fresh {
 		s.want(bootDelay)

@@ -2,9 +2,11 @@ package runner
 
 import (
 	"cmp"
+	"context"
 	"sync/atomic"
 	"time"
 
+	"dunlin/core/durable"
 	"dunlin/storeforward/spool"
 )
 
@@ -85,6 +87,19 @@ func (u *Uplink) Status() Status {
 	}
 }
 
+// Account is the ledger of the spool in the words of the broker's.
+func (u *Uplink) Account() durable.Account {
+	l := u.spool.Ledger()
+	a := durable.Account{
+		Accepted: l.Accepted, Delivered: l.Delivered(), Expired: l.Expired(), Pending: l.Pending, Bytes: l.PendingBytes,
+		Dropped: make(map[string]uint64),
+	}
+	for o := spool.Refused; o <= spool.Damaged; o++ {
+		a.Dropped[o.String()] = l.Out[o]
+	}
+	return a
+}
+
 // publish updates what Status sees of the window.
 func (u *Uplink) publish() {
 	s := u.state.Load()
@@ -93,4 +108,18 @@ func (u *Uplink) publish() {
 		next.inFlight, next.subscribed = n, u.subscribed
 		u.state.Store(&next)
 	}
+}
+
+// Walked is what was found in the file of the spool, all of it as of one state.
+type Walked struct {
+	Accepted uint64 // messages that were stored, or dropped instead
+	Gone     uint64 // messages that left the spool, however
+	Pending  uint64 // messages that are not done, counted one by one
+	Missing  uint64 // messages that the spool counts as pending, and that are not among them
+}
+
+// Walk counts what is pending in the file of the spool, in slices that hold up nobody.
+func (u *Uplink) Walk(ctx context.Context) (Walked, error) {
+	n, l, err := u.spool.Audit(ctx)
+	return Walked{Accepted: l.Accepted, Gone: l.Delivered() + l.Expired() + l.Dropped(), Pending: n, Missing: max(l.Pending, n) - n}, err
 }

@@ -47,6 +47,7 @@ type Config struct {
 	Access        access.Options // no rules at all: everything is allowed
 	Uplinks       []Uplink       // names are unique
 	Log           Log
+	Admin         Admin
 
 	// IOThreads is how many threads read and write sockets at a time, 0 = by the processors.
 	IOThreads int
@@ -258,6 +259,14 @@ type Log struct {
 	Format string // auto, text, journal or json
 }
 
+// Admin is about the socket by which those who look after the broker ask it.
+type Admin struct {
+	// Socket is the path, "auto" = /run/dunlin/admin.sock if it can be made, else admin.sock in Data;
+	// "none" = there is none.
+	Socket string
+	Group  string // that may use it beside root and the user of the broker, "" = none
+}
+
 // Default returns the configuration of an empty file. Each call returns a new one.
 func Default() *Config {
 	return &Config{
@@ -300,6 +309,8 @@ func Default() *Config {
 		Sys:   Sys{Interval: 10 * time.Second},
 		Store: stores["normal"],
 		Log:   Log{Level: "info", Format: "auto"},
+
+		Admin: Admin{Socket: "auto"},
 	}
 }
 

@@ -22,7 +22,7 @@ func TestFaultsAreNamedWithTheirPlace(t *testing.T) {
 		{"two documents", "log:\n---\nlog:\n", []string{`f:2:1: a second document (---) begins; allowed: one`}},
 		{"slip in a key", "listner: []\n", []string{`f:1:1: unknown key "listner"; did you mean "listeners"?`}},
 		{"unknown key", "log:\n  colour: red\n", []string{`f:2:3: log: unknown key "colour"; allowed: level, format`}},
-		{"hidden key is not named", "dashboard: true\n", []string{`f:1:1: unknown key "dashboard"; allowed: data, listeners, limits, sessions, retained, delayed, rewrite, auto_subscribe, sys, store, auth, access, uplinks, io_threads, log`}},
+		{"hidden key is not named", "dashboard: true\n", []string{`f:1:1: unknown key "dashboard"; allowed: data, listeners, limits, sessions, retained, delayed, rewrite, auto_subscribe, sys, store, auth, access, uplinks, io_threads, log, admin`}},
 		{"repeated key", "log:\n  level: info\n  level: warn\n", []string{`f:3:3: log: the key "level" is repeated; it stands in line 2 already`}},
 		{"repeated section", "log:\nlimits:\nlog:\n", []string{`f:3:1: the key "log" is repeated; it stands in line 1 already`}},
 		{"key that is a list", "? [a]\n: b\n", []string{`f:1:3: a key cannot be a list; allowed: text`}},

@@ -52,6 +52,7 @@ func (d *decoder) config(n *yaml.Node, c *Config) {
 		field{key: "uplinks", read: func(n *yaml.Node) { d.uplinks(n, c) }},
 		field{key: "io_threads", read: d.whole(&c.IOThreads, 0, maxIOThreads)},
 		field{key: "log", read: func(n *yaml.Node) { d.log(n, &c.Log) }},
+		field{key: "admin", read: func(n *yaml.Node) { d.admin(n, &c.Admin) }},
 	)
 	if ok && !g.has("data") {
 		c.Data = d.resolve(n, c.Data)
