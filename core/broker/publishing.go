@@ -369,7 +369,7 @@ func (b *Broker) onAcks(c *client, t packet.Type, first packet.ID, n int) error 
 			}
 			k = 1
 		case t == packet.PUBREC:
-			c.conn.SendAcks(&b.loop.Arena, packet.PUBREL, first, k) // no client takes less, or CONNACK would have been too large
+			c.conn.SendReleases(&b.loop.Arena, first, k) // no client takes less, or CONNACK would have been too large
 		case t == packet.PUBACK:
 			b.done(c.member, 0, durable.Delivered)
 		}

@@ -43,6 +43,7 @@ type Segment struct {
 	span
 	id    int32 // index in Arena.ids, or -1 if the packet has nothing to patch
 	other bool  // it stands in Arena.others
+	loose bool  // it may change places with PUBLISH packets
 }
 
 // span is a range of one of the arena's buffers.

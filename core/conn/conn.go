@@ -41,6 +41,7 @@ type Conn struct {
 	baseID            packet.ID // value of the first; the others count up
 	nIDs              uint16    // how many follow, consecutive in Arena.ids
 	publishesFirst    bool      // of the two ranges
+	loose             bool      // the other packets may change places with PUBLISH packets
 
 	Version packet.Version // of its packets, which have fixed headers of different strictness; 0 = not known yet
 

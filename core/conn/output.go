@@ -8,7 +8,7 @@ import (
 )
 
 // Send queues an encoded packet of this turn; id is its packet identifier, if it has one. Packets
-// are written in the order in which they were queued.
+// are written in the order in which they were queued, but for SendReleases.
 func (c *Conn) Send(a *Arena, s Segment, id packet.ID) {
 	if c.closed || c.failed {
 		return
@@ -25,38 +25,44 @@ func (c *Conn) Send(a *Arena, s Segment, id packet.ID) {
 	}
 }
 
-// SendAcks queues n acknowledgements of type t with success, whose identifiers count up from first.
-func (c *Conn) SendAcks(a *Arena, t packet.Type, first packet.ID, n int) {
+// SendReleases queues PUBRELs with success for n identifiers that count up from first. They may leave
+// before PUBLISH packets of the same turn: both keep their order among themselves [MQTT-4.6.0-4], and
+// the client has had the messages that they are about in an earlier turn.
+func (c *Conn) SendReleases(a *Arena, first packet.ID, n int) {
 	if c.closed || c.failed {
 		return
 	}
 	start := len(a.others)
-	a.others = packet.AppendAckRun(a.others, t, first, n)
+	a.others = packet.AppendAckRun(a.others, packet.PUBREL, first, n)
+	s := a.other(start)
+	s.loose = true
 	a.Packets += uint64(n - 1) // they are one range
-	c.Send(a, a.other(start), 0)
+	c.Send(a, s, 0)
 }
 
 // hold enters a packet into the ranges that the connection holds; false if it continues none.
 func (c *Conn) hold(s Segment, id packet.ID) bool {
 	switch {
 	case s.other && c.others.len() == 0:
-		c.others = s.span
+		c.others, c.loose = s.span, s.loose
 		c.publishesFirst = c.publishes.len() > 0
 	case s.other:
-		if c.others.end != s.start || c.publishes.len() > 0 && !c.publishesFirst {
+		if c.others.end != s.start || c.publishes.len() > 0 && !c.publishesFirst && !s.loose {
 			return false
 		}
 		c.others.end = s.end
+		c.loose = c.loose && s.loose
 	case c.publishes.len() == 0:
 		c.publishes = s.span
 		c.publishesFirst = c.others.len() == 0
 		c.nIDs = 0
 		c.number(s, id)
 	default:
-		if c.publishes.end != s.start || c.others.len() > 0 && c.publishesFirst || !c.joins(s, id) {
+		if c.publishes.end != s.start || c.others.len() > 0 && c.publishesFirst && !c.loose || !c.joins(s, id) {
 			return false
 		}
 		c.publishes.end = s.end
+		c.publishesFirst = c.others.len() == 0
 		c.number(s, id)
 	}
 	return true
