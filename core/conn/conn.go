@@ -48,6 +48,7 @@ type Conn struct {
 	dirty  bool
 	closed bool
 	failed bool  // a write failed: nothing is sent any more
+	over   bool  // nothing more can be read: the peer has closed, or the connection is broken
 	events uint8 // what the poller watches: wantRead, wantWrite, or detached
 	paused bool
 
@@ -108,6 +109,9 @@ type Handler interface {
 func (c *Conn) Receive(buf []byte, a *Arena, h Handler) error {
 	if len(c.in) > rejoin {
 		n, err := c.read(buf)
+		if err != nil {
+			c.Over()
+		}
 		if err != nil || n == 0 {
 			return err
 		}
@@ -115,6 +119,9 @@ func (c *Conn) Receive(buf []byte, a *Arena, h Handler) error {
 		return c.consumeHeld(a, h)
 	}
 	data, err := c.Fill(buf)
+	if err != nil {
+		c.Over()
+	}
 	if err != nil || len(data) == 0 {
 		return err
 	}
@@ -305,6 +312,9 @@ func (c *Conn) Linger(p *poll.Poller) error {
 // Stopped says that Stop was called.
 func (c *Conn) Stopped() bool { return c.closed }
 
+// Over notes that Fill has failed: nothing is left that Close would have to read off.
+func (c *Conn) Over() { c.over = true }
+
 // drainAtClose is how many bytes are read off before the socket is closed: closing with unread
 // bytes would reset the connection, and the peer would never see the DISCONNECT.
 const drainAtClose = 4 * ReadBufferSize
@@ -323,14 +333,20 @@ func (c *Conn) Close(a *Arena, buf []byte) {
 		a.put(c.in)
 	}
 	c.out, c.in, c.off = nil, nil, 0
+	if !c.over {
+		c.drain(buf)
+	}
+	_ = unix.Close(int(c.fd))
+	c.fd = -1
+}
+
+func (c *Conn) drain(buf []byte) {
 	_ = unix.Shutdown(int(c.fd), unix.SHUT_WR)
 	for drained := 0; drained < drainAtClose; {
 		n, err := poll.Read(int(c.fd), buf)
 		if err != nil || n == 0 {
-			break
+			return
 		}
 		drained += n
 	}
-	_ = unix.Close(int(c.fd))
-	c.fd = -1
 }

@@ -278,3 +278,59 @@ func TestWhatThePeerSentBeforeItWentIsRead(t *testing.T) {
 		t.Errorf("%d bytes wait for a peer that is gone", c.Unsent())
 	}
 }
+
+// nobody takes packets and forgets them.
+type nobody struct{ packets int }
+
+func (h *nobody) MaxPacket(*Conn) int { return 1 << 20 }
+
+func (h *nobody) Packet(*Conn, packet.Header, []byte) error { h.packets++; return nil }
+
+func (h *nobody) Acks(_ *Conn, _ packet.Type, _ packet.ID, n int) error { h.packets += n; return nil }
+
+// BenchmarkTake finds the packets in what one read has brought.
+func BenchmarkTake(b *testing.B) {
+	publish, _ := packet.AppendPublish(nil, &packet.Publish{Topic: []byte("bench/8"), Payload: make([]byte, 128)}, packet.V311)
+	for _, bb := range []struct {
+		name string
+		data []byte
+	}{
+		{"100 PUBLISH", bytes.Repeat(publish, 100)},
+		{"100 PUBACK in a row", packet.AppendAckRun(nil, packet.PUBACK, 1, 100)},
+		{"part of a packet", publish[:100]},
+	} {
+		b.Run(bb.name, func(b *testing.B) {
+			var a Arena
+			var h nobody
+			c := New(-1, poll.Key{})
+			c.Version = packet.V311
+			b.SetBytes(int64(len(bb.data)))
+			b.ReportAllocs()
+			for b.Loop() {
+				if err := c.Take(bb.data, &a, &h); err != nil {
+					b.Fatal(err)
+				}
+			}
+		})
+	}
+}
+
+func TestLastAnswerReachesAPeerThatSendsNothingMore(t *testing.T) {
+	c, peer, p := pair(t)
+	var a Arena
+	var h nobody
+	ended := unix.Shutdown(peer, unix.SHUT_WR)
+	buf := make([]byte, ReadBufferSize)
+	if err := c.Receive(buf, &a, &h); err != io.EOF || ended != nil {
+		t.Fatalf("got %v, %v; want the end", err, ended)
+	}
+	c.Send(&a, a.Packet(packet.AppendPingresp), 0)
+	a.Flush(p)
+	c.Close(&a, buf)
+	if n, err := unix.Read(peer, buf); n != 2 || err != nil {
+		t.Errorf("the last answer: %d bytes, %v", n, err)
+	}
+	if n, err := unix.Read(peer, buf); n != 0 || err != nil {
+		t.Errorf("behind it: %d bytes, %v; want the end", n, err)
+	}
+}

@@ -62,6 +62,7 @@ func (r *reader) serve(events []poll.Event) bool {
 		case c.Stopped(): // by an earlier event
 		case d.err != nil && c.Paused(): // the poller reports it again
 		case d.err != nil:
+			c.Over()
 			l.received(c, d.err)
 		case len(d.data) > 0:
 			l.received(c, c.Take(d.data, &l.Arena, l.handler))
