@@ -48,7 +48,8 @@ func run(ctx context.Context, cfg *config.Config, logger *slog.Logger) (err erro
 
 	clk := clock.New()
 	mend := newMender(logger)
-	store, err := openStore(ctx, mend, cfg, clk, logger)
+	budget := newBudget(cfg.Store.Flash, logger)
+	store, err := openStore(ctx, mend, cfg, clk, budget, logger)
 	if err != nil {
 		return openRemedy(err)
 	}
@@ -66,7 +67,7 @@ func run(ctx context.Context, cfg *config.Config, logger *slog.Logger) (err erro
 	defer authenticator.Close()
 
 	times := moments{history: store.History(), clock: clk}
-	ups, err := openUplinks(ctx, mend, cfg, store.History(), logger)
+	ups, err := openUplinks(ctx, mend, cfg, store.History(), budget, logger)
 	if err != nil {
 		return err
 	}
@@ -95,9 +96,13 @@ func run(ctx context.Context, cfg *config.Config, logger *slog.Logger) (err erro
 		ResponsePrefix: cfg.Sessions.ResponseInformation,
 		Freed:          memory.Freed,
 		SysInterval:    cfg.Sys.Interval,
-		Alarms:         []broker.Alarm{{Name: "damage", Text: func() string { return damage }}},
 		Version:        version,
 		Ledger:         store,
+		Values:         flashValues(budget),
+		Alarms: []broker.Alarm{
+			{Name: "damage", Text: func() string { return damage }},
+			flashAlarm(budget, cfg.Store.Flash),
+		},
 	})
 	if err != nil {
 		return err
@@ -107,15 +112,17 @@ func run(ctx context.Context, cfg *config.Config, logger *slog.Logger) (err erro
 }
 
 // openStore opens the session store, mended if need be.
-func openStore(ctx context.Context, mend *mender, cfg *config.Config, clk *clock.Clock, logger *slog.Logger) (store *sessionstore.Store, err error) {
+func openStore(ctx context.Context, mend *mender, cfg *config.Config, clk *clock.Clock, budget *boltfile.Budget, logger *slog.Logger) (store *sessionstore.Store, err error) {
 	path := filepath.Join(cfg.Data, sessionsFile)
 	err = mend.open(ctx, path, func(warm bool) (err error) {
 		store, err = sessionstore.Open(path, sessionstore.Options{
-			Clock:  clk,
-			Warm:   warm,
-			Linger: cfg.Store.Linger,
-			NoSync: cfg.Store.UnsafeNoSync,
-			Log:    logger,
+			Clock:     clk,
+			Warm:      warm,
+			Linger:    cfg.Store.Linger,
+			SaveAfter: cfg.Store.SaveAfter,
+			Budget:    budget,
+			NoSync:    cfg.Store.UnsafeNoSync,
+			Log:       logger,
 		})
 		return err
 	})

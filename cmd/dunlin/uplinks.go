@@ -13,6 +13,7 @@ import (
 	"dunlin/cmd/dunlin/config"
 	"dunlin/core/broker"
 	"dunlin/platform/clock"
+	"dunlin/storeforward/boltfile"
 	"dunlin/storeforward/spool"
 	"dunlin/uplink/forward"
 	"dunlin/uplink/mqtt"
@@ -23,11 +24,11 @@ import (
 type uplinks []*runner.Uplink
 
 // openUplinks opens the spools. Nothing connects before start.
-func openUplinks(ctx context.Context, mend *mender, cfg *config.Config, h *clock.History, logger *slog.Logger) (ups uplinks, err error) {
+func openUplinks(ctx context.Context, mend *mender, cfg *config.Config, h *clock.History, budget *boltfile.Budget, logger *slog.Logger) (ups uplinks, err error) {
 	for i := range cfg.Uplinks {
 		o, err := uplinkOptions(cfg, &cfg.Uplinks[i])
 		if err == nil {
-			o.Clock, o.Log = h, logger
+			o.Clock, o.Budget, o.Log = h, budget, logger
 			o.SpoolMaxBytes, err = cfg.Uplinks[i].Spool.Bound(cfg.Data)
 		}
 		var u *runner.Uplink
@@ -76,6 +77,7 @@ func uplinkOptions(cfg *config.Config, u *config.Uplink) (runner.Options, error)
 		Backoff:       forward.Backoff(u.Backoff),
 		WhenFull:      policy,
 		Folder:        cfg.Data,
+		SaveAfter:     cfg.Store.SaveAfter,
 		NoSync:        cfg.Store.UnsafeNoSync,
 	}, nil
 }

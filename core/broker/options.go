@@ -50,8 +50,16 @@ type Options struct {
 	Version     string // told below $SYS
 	// Ledger is told below $SYS, too; nil = there is none.
 	Ledger Ledger
+	// Values are told below $SYS/broker, besides the broker's own.
+	Values []Value
 	// Alarms are told below $SYS, each as a retained $SYS/broker/alarm/NAME.
 	Alarms []Alarm
+}
+
+// Value is something that somebody may want to know.
+type Value struct {
+	Name string
+	Text func() string // called on the loop
 }
 
 // Alarm is something that wants a person.

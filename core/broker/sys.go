@@ -26,6 +26,7 @@ type sys struct {
 	interval time.Duration // whole seconds, 0 = off
 	version  string
 	alarms   []Alarm
+	others   []Value
 	filters  int // subscribed Topic Filters below $SYS
 
 	ledger         Ledger          // nil = there is none
@@ -75,7 +76,7 @@ const (
 )
 
 func newSys(b *Broker, o Options) *sys {
-	s := &sys{b: b, version: o.Version, alarms: o.Alarms, ledger: o.Ledger, retained: retain.New(retain.Options{})}
+	s := &sys{b: b, version: o.Version, alarms: o.Alarms, others: o.Values, ledger: o.Ledger, retained: retain.New(retain.Options{})}
 	if o.SysInterval > 0 {
 		s.interval = (o.SysInterval + time.Second - 1).Truncate(time.Second)
 	}
@@ -266,6 +267,9 @@ func (s *sys) tree() []sysValue {
 	}
 	s.ledgerTree(add)
 	count("refused/connect_rate", &k.RefusedRate)
+	for _, v := range s.others {
+		add(v.Name, v.Text)
+	}
 	for _, a := range s.alarms {
 		add("alarm/"+a.Name, func() string { return cmp.Or(a.Text(), "none") })
 	}

@@ -83,6 +83,8 @@ type Options struct {
 	// without fsync, that is, that they test something. Acknowledged messages are lost by a power
 	// cut with it.
 	NoSync bool
+	// Budget is charged with what commits write; nil = none.
+	Budget *Budget
 	// Log takes failures and recoveries; nil = none.
 	Log *slog.Logger
 }
@@ -110,7 +112,8 @@ type File struct {
 	version uint32 // as found
 
 	// write is held by one write transaction, Recover or Close at a time.
-	write sync.Mutex
+	write   sync.Mutex
+	reached int64 // bytes of the file that have been written to, 0 = not known; guarded by write
 	// mu guards what follows. Readers hold it during their transaction, since bbolt must not be
 	// closed under one; a write transaction is protected by write instead.
 	mu       sync.RWMutex
@@ -359,6 +362,7 @@ func (f *File) update(fn func(tx *bbolt.Tx) error, state []byte) error {
 		return tx.Commit()
 	})
 	if err == nil {
+		f.opts.Budget.spend(f.written(tx, db))
 		f.mu.Lock()
 		f.marked = string(state) == string(stateOpen)
 		f.mu.Unlock()
@@ -375,6 +379,27 @@ func (f *File) update(fn func(tx *bbolt.Tx) error, state []byte) error {
 	f.failed, f.stuck, f.failedID = true, !rolledBack, id
 	f.mu.Unlock()
 	return fmt.Errorf("boltfile: commit to %s: %w", f.path, err)
+}
+
+// journal is what a file system writes besides, in bytes, when a commit reaches pages that were never
+// written before: measured with ext4, whose journal gets five or six blocks then.
+const journal = 22 << 10
+
+// written is how many bytes a commit has written: each page that it has changed, once, a meta page, and
+// what the file system writes because the file was not as long before; the caller holds write.
+func (f *File) written(tx *bbolt.Tx, db *bbolt.DB) int64 {
+	s := tx.Stats()
+	n := s.GetPageAlloc() + PageSize
+	_ = guard(f.path, func() error {
+		return db.View(func(tx *bbolt.Tx) error {
+			if tx.Size() > f.reached && f.reached > 0 {
+				n += journal
+			}
+			f.reached = max(f.reached, tx.Size())
+			return nil
+		})
+	})
+	return n
 }
 
 // mark writes the state of the file unless it stands there already.

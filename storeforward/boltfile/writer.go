@@ -87,18 +87,22 @@ type Writer[T any] struct {
 	giveUp   bool      // do not wait for a failing disk any more
 	closeErr error     // why the last batches were not written
 	spare    []T       // backing array of the batch before
+	last     time.Time // when a commit ended last
+	putOff   bool      // the next one waits because of the budget
 	retryAt  time.Time // no transaction before; zero = none
 	retryGap time.Duration
 }
 
 // demand says when operations want to be committed.
 type demand struct {
-	now bool
-	by  time.Time // zero = no wish
+	now    bool
+	urgent bool      // now, whatever the budget says
+	by     time.Time // zero = no wish
 }
 
 func (d *demand) join(e demand) {
 	d.now = d.now || e.now
+	d.urgent = d.urgent || e.urgent
 	if d.by.IsZero() || !e.by.IsZero() && e.by.Before(d.by) {
 		d.by = e.by
 	}
@@ -169,6 +173,14 @@ func (w *Writer[T]) Within(d time.Duration) {
 	}
 	w.mu.Lock()
 	w.fresh.join(e)
+	w.mu.Unlock()
+}
+
+// Urgent asks for what is queued to be committed as soon as the writer is free, from the next Flush on,
+// whatever the budget says.
+func (w *Writer[T]) Urgent() {
+	w.mu.Lock()
+	w.fresh.join(demand{now: true, urgent: true})
 	w.mu.Unlock()
 }
 
@@ -273,6 +285,13 @@ func (w *Writer[T]) take(now time.Time) (batch []T, wait time.Duration, over boo
 		if w.flushed.now {
 			due = now
 		}
+		budget := w.file.opts.Budget
+		if next := w.last.Add(budget.delay()); next.After(due) && next.After(now) && !w.flushed.urgent {
+			due, w.putOff = next, true
+		} else if w.putOff {
+			budget.putOff()
+			w.putOff = false
+		}
 		if w.retryAt.After(due) {
 			due = w.retryAt
 		}
@@ -304,11 +323,12 @@ func (w *Writer[T]) take(now time.Time) (batch []T, wait time.Duration, over boo
 	return batch, 0, false
 }
 
-// put gives the array of a batch back for the one after next.
+// put ends a batch: its array is given back for the one after next.
 func (w *Writer[T]) put(batch []T) {
 	clear(batch)
 	w.mu.Lock()
 	w.spare = batch
+	w.last = time.Now()
 	w.mu.Unlock()
 }
 

@@ -7,6 +7,8 @@ import (
 	"path/filepath"
 	"runtime"
 	"slices"
+	"strconv"
+	"strings"
 	"testing"
 	"time"
 
@@ -14,6 +16,7 @@ import (
 
 	"dunlin/core/durable"
 	"dunlin/core/message"
+	"dunlin/storeforward/boltfile"
 )
 
 // A message of 128 B costs about 230 B in its page; a transaction two fdatasync and the pages
@@ -70,6 +73,23 @@ func written(b *testing.B) (n int64) {
 	return n
 }
 
+// onDevice returns how many bytes were written to the block device that dir is on, by everybody.
+func onDevice(b *testing.B, dir string) (n int64) {
+	var st unix.Stat_t
+	if err := unix.Stat(dir, &st); err != nil {
+		b.Fatal(err)
+	}
+	raw, err := os.ReadFile(fmt.Sprintf("/sys/dev/block/%d:%d/stat", unix.Major(st.Dev), unix.Minor(st.Dev)))
+	if err != nil {
+		return 0 // none, as of tmpfs
+	}
+	const writtenSectors, sector = 6, 512
+	if f := strings.Fields(string(raw)); len(f) > writtenSectors {
+		n, _ = strconv.ParseInt(f[writtenSectors], 10, 64)
+	}
+	return n * sector
+}
+
 func benchOptions() Options { return Options{Clock: testClock("bench", 1)} }
 
 func BenchmarkDurableAppend(b *testing.B) {
@@ -77,7 +97,9 @@ func BenchmarkDurableAppend(b *testing.B) {
 		b.Run(fmt.Sprintf("%d_in_flight", inFlight), func(b *testing.B) {
 			dir := b.TempDir()
 			bare := bareSync(b, dir)
-			s, err := Open(filepath.Join(dir, "sessions.db"), benchOptions())
+			o := benchOptions()
+			o.Budget = boltfile.NewBudget(boltfile.BudgetOptions{})
+			s, err := Open(filepath.Join(dir, "sessions.db"), o)
 			if err != nil {
 				b.Fatal(err)
 			}
@@ -90,7 +112,7 @@ func BenchmarkDurableAppend(b *testing.B) {
 			payload := make([]byte, 128)
 			to := receivers(1, 1)
 			n := 0
-			wrote := written(b)
+			wrote, charged, device := written(b), o.Budget.Usage().Written, onDevice(b, dir)
 			b.ReportAllocs()
 			for b.Loop() {
 				select {
@@ -110,6 +132,8 @@ func BenchmarkDurableAppend(b *testing.B) {
 			rate := float64(n) / b.Elapsed().Seconds()
 			b.ReportMetric(rate, "messages/s")
 			b.ReportMetric(float64(written(b)-wrote)/float64(n), "B_written/message")
+			b.ReportMetric(float64(o.Budget.Usage().Written-charged)/float64(n), "B_charged/message")
+			b.ReportMetric(float64(onDevice(b, dir)-device)/float64(n), "B_device/message")
 			b.ReportMetric(rate*bare.Seconds(), "messages/bare_fdatasync")
 			b.ReportMetric(float64(bare.Microseconds()), "µs/bare_fdatasync")
 			if err := s.Close(context.Background()); err != nil {

@@ -13,7 +13,7 @@ import (
 // Append queues a message for its receivers and returns its number. Receivers must have been put;
 // an ended or unknown one is ignored. It is answered after the commit, also when every receiver
 // was Done with it before and nothing of it was written. Without a token it goes with the next
-// commit, within a second; a Lazy one within a minute.
+// commit, within SaveAfter; a Lazy one within a minute.
 //
 // With From it is the message of another queue, which it leaves in the same transaction.
 //
@@ -38,7 +38,7 @@ func (s *Store) Append(a durable.Append, k durable.Token) durable.Seq {
 	if a.Linger && k != 0 && !s.joined && s.mayLinger(size) {
 		return s.lingers(&a, k, size)
 	}
-	d := delay(k)
+	d := s.delay(k)
 	if a.Lazy {
 		d = lazyDelay
 	}
@@ -126,7 +126,7 @@ func (s *Store) Delay(d durable.Delayed, k durable.Token) durable.Seq {
 		s.turnDown(k, ErrFull)
 		return 0
 	}
-	t := s.want(delay(k))
+	t := s.want(s.delay(k))
 	s.seq++
 	d.Seq = s.seq
 	if k != 0 {
@@ -147,9 +147,9 @@ func (s *Store) turnDown(k durable.Token, err error) {
 }
 
 // delay is how long an operation may stay unsaved: nobody waits for one without a token.
-func delay(k durable.Token) time.Duration {
+func (s *Store) delay(k durable.Token) time.Duration {
 	if k == 0 {
-		return ackDelay
+		return s.opts.SaveAfter
 	}
 	return 0
 }
@@ -188,7 +188,7 @@ func (s *Store) PutSession(r *durable.Session, k durable.Token) {
 
 // answer asks for a commit, and for a completion after it if k is a token.
 func (s *Store) answer(k durable.Token) {
-	t := s.want(delay(k))
+	t := s.want(s.delay(k))
 	if k != 0 {
 		t.done = append(t.done, durable.Completion{Token: k})
 		t.ops++
@@ -226,8 +226,8 @@ func (s *Store) EndSession(n durable.SessionNumber, k durable.Token) {
 	s.answer(k)
 }
 
-// Done takes a message out of a queue. It is saved with the next commit, after a second at the
-// latest. A message that is not in the queue is ignored.
+// Done takes a message out of a queue. It is saved with the next commit, after SaveAfter at
+// the latest. A message that is not in the queue is ignored.
 func (s *Store) Done(n durable.SessionNumber, seq durable.Seq, o durable.Outcome) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
@@ -301,7 +301,7 @@ func (s *Store) acknowledge(q *session) {
 	if s.acks >= maxAcks {
 		s.want(0)
 	} else {
-		s.want(ackDelay)
+		s.want(s.opts.SaveAfter)
 	}
 }
 

@@ -21,10 +21,10 @@ const (
 	Format  = "dunlin.sessions"
 	Version = 1
 
-	// ackDelay and maxAcks bound how long what was acknowledged stays unsaved: that much is sent
-	// again after a crash.
-	ackDelay = time.Second
-	maxAcks  = 4096
+	// DefaultSaveAfter and maxAcks bound how long what was acknowledged stays unsaved: that much is
+	// sent again after a crash.
+	DefaultSaveAfter = time.Second
+	maxAcks          = 4096
 	// lazyDelay is how long a retained message that nobody waits for may stay in memory.
 	lazyDelay = time.Minute
 	// maxTouched is how many bytes of the file may pass through reads and commits before the memory of
@@ -73,6 +73,11 @@ type Options struct {
 	Linger time.Duration
 	// Warm says that the file was read just now; see boltfile.Options.
 	Warm bool
+	// SaveAfter is how long what receivers are done with may stay unsaved, which is then sent again
+	// after a crash; 0 = 1 s.
+	SaveAfter time.Duration
+	// Budget is charged with what commits write, and puts them off when it is used up; nil = none.
+	Budget *boltfile.Budget
 	// NoSync leaves out every fsync; see boltfile.Options.
 	NoSync bool
 	// Log takes damage, failures and recoveries; nil = none.
@@ -147,6 +152,9 @@ func Open(path string, o Options) (*Store, error) {
 	if o.Clock == nil {
 		o.Clock = clock.New()
 	}
+	if o.SaveAfter == 0 {
+		o.SaveAfter = DefaultSaveAfter
+	}
 	if o.MaxQueued == 0 {
 		o.MaxQueued = boltfile.DefaultMaxQueued
 	}
@@ -159,6 +167,7 @@ func Open(path string, o Options) (*Store, error) {
 		Buckets:  buckets(),
 		MaxBytes: o.MaxBytes,
 		Warm:     o.Warm,
+		Budget:   o.Budget,
 		NoSync:   o.NoSync,
 		Log:      o.Log,
 	})

@@ -346,7 +346,7 @@ func TestAcknowledgementsAreSavedWithinASecond(t *testing.T) {
 		s := b.add("x", 1)
 		b.Done(1, s, durable.Delivered)
 		b.Flush()
-		time.Sleep(ackDelay - time.Millisecond)
+		time.Sleep(DefaultSaveAfter - time.Millisecond)
 		synctest.Wait()
 		if got := b.crash().Sessions()[0]; got.Pending != 1 {
 			t.Errorf("a lone acknowledgement caused a commit at once: %+v", got)

@@ -496,7 +496,7 @@ func (s *Store) moveBack(t *txn) {
 // repeat hands over again what failed and is true nonetheless: the state of sessions, and the
 // retained messages nobody was told about.
 func (s *Store) repeat(failed []*txn) {
-	s.want(ackDelay)
+	s.want(s.opts.SaveAfter)
 	for _, f := range failed {
 		for _, r := range f.retained {
 			if r.lazy {

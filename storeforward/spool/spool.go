@@ -33,9 +33,9 @@ const (
 	reserveMin   = 64
 	reserveMax   = 8192
 
-	// saveAfter and saveCount bound what a crash repeats: acknowledgements that are not on disk.
-	saveAfter = time.Second
-	saveCount = 4096
+	// DefaultSaveAfter and saveCount bound what a crash repeats: acknowledgements that are not on disk.
+	DefaultSaveAfter = time.Second
+	saveCount        = 4096
 	// maxSweep bounds the records that one commit deletes: its dirty pages stay few.
 	maxSweep = 8192
 	// keepBuffer is the size of the encoding buffer that is kept from one commit to the next.
@@ -82,6 +82,9 @@ type Clock interface {
 	Elapsed(boot uint32, millis uint64) time.Duration
 }
 
+// Budget is how much may be written to flash, by all files that share it; see boltfile.
+type Budget = boltfile.Budget
+
 // Options of a Spool. The zero value of a field means its default.
 type Options struct {
 	MaxBytes int64 // bytes of pending records; default DefaultMaxBytes
@@ -89,10 +92,13 @@ type Options struct {
 	Clock    Clock // nil: messages do not expire here
 	// Wake is called from a goroutine of the spool when there is something new to read; it must
 	// not block nor call the spool. nil = none.
-	Wake   func()
-	Warm   bool         // see boltfile.Options.Warm
-	NoSync bool         // see boltfile.Options.NoSync
-	Log    *slog.Logger // nil = none
+	Wake func()
+	Warm bool // see boltfile.Options.Warm
+	// SaveAfter is how long acknowledgements may stay unsaved; default DefaultSaveAfter.
+	SaveAfter time.Duration
+	Budget    *Budget      // nil = none
+	NoSync    bool         // see boltfile.Options.NoSync
+	Log       *slog.Logger // nil = none
 }
 
 // Record is a message read back.
@@ -200,6 +206,9 @@ func Open(path string, o Options) (*Spool, error) {
 	if o.MaxBytes <= 0 {
 		o.MaxBytes = DefaultMaxBytes
 	}
+	if o.SaveAfter <= 0 {
+		o.SaveAfter = DefaultSaveAfter
+	}
 	if o.Log == nil {
 		o.Log = slog.New(slog.DiscardHandler)
 	}
@@ -207,7 +216,7 @@ func Open(path string, o Options) (*Spool, error) {
 		Format: format, Version: version,
 		Buckets:  buckets(),
 		MaxBytes: o.MaxBytes + o.MaxBytes/2,
-		Warm:     o.Warm, NoSync: o.NoSync, Log: o.Log,
+		Warm:     o.Warm, Budget: o.Budget, NoSync: o.NoSync, Log: o.Log,
 	})
 	if err != nil {
 		return nil, fmt.Errorf("spool: %w", err)
@@ -454,7 +463,7 @@ func (s *Spool) save() {
 	}
 }
 
-// touch has the state written within saveAfter; the caller holds mu.
+// touch has the state written within SaveAfter; the caller holds mu.
 func (s *Spool) touch() {
 	s.dirty = true
 	switch {
@@ -462,7 +471,7 @@ func (s *Spool) touch() {
 	case !s.saving:
 		s.saving = true
 		// It is of size 0, and refused only after Close, which writes the state itself.
-		_ = s.writer.AddWithin(op{kind: opSave}, saveAfter)
+		_ = s.writer.AddWithin(op{kind: opSave}, s.o.SaveAfter)
 		s.writer.Flush()
 	case s.acks == saveCount:
 		s.writer.Within(0)

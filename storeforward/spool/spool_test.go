@@ -287,7 +287,7 @@ func TestAcknowledgementsAreSavedWithinASecond(t *testing.T) {
 		if got := seqs(b.crash().next(0, 9)); len(got) != 3 {
 			t.Errorf("saved at once: %v", got)
 		}
-		time.Sleep(saveAfter)
+		time.Sleep(DefaultSaveAfter)
 		synctest.Wait()
 		if got := seqs(b.crash().next(0, 9)); !slices.Equal(got, []Seq{2, 3}) {
 			t.Errorf("after a second: %v", got)

@@ -231,7 +231,7 @@ func (s *Spool) committed(batch []op, err error) {
 	s.evicting, s.hungry = 0, false
 	if !s.closed && !s.saving && (s.dirty || s.swept < s.st.floor) {
 		s.saving = true
-		_ = s.writer.AddWithin(op{kind: opSave}, saveAfter)
+		_ = s.writer.AddWithin(op{kind: opSave}, s.o.SaveAfter)
 		s.writer.Flush()
 	}
 	s.tx = delta{}

@@ -41,10 +41,12 @@ type Options struct {
 	SpoolWarm     bool            // its file was read just now; see boltfile.Options.Warm
 	WhenFull      spool.Policy    // default spool.DropOldest
 
-	Folder string       // of the spool's file; required
-	Clock  spool.Clock  // for Message Expiry; nil: messages do not expire while they wait
-	NoSync bool         // see boltfile.Options.NoSync
-	Log    *slog.Logger // nil = none
+	Folder    string        // of the spool's file; required
+	Clock     spool.Clock   // for Message Expiry; nil: messages do not expire while they wait
+	SaveAfter time.Duration // see spool.Options; 0 = its default
+	Budget    *spool.Budget // see spool.Options; nil = none
+	NoSync    bool          // see boltfile.Options.NoSync
+	Log       *slog.Logger  // nil = none
 }
 
 // Ingest takes what comes down. The broker implements it.

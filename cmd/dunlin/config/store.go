@@ -13,47 +13,108 @@ type Store struct {
 	// Linger is how long a message of QoS 1 may wait for receivers that are connected to acknowledge
 	// it before it is written, 0 = not at all.
 	Linger time.Duration
+	// SaveAfter is how long acknowledgements by receivers may stay unsaved, which a crash has repeated.
+	SaveAfter time.Duration
+	Flash     Flash
 
 	// UnsafeNoSync leaves out every fsync, so that a power cut loses acknowledged messages. It is
 	// there for the crash tests, which must fail with it, and is named nowhere else.
 	UnsafeNoSync bool
 }
 
+// Flash is how much is written to flash.
+type Flash struct {
+	Budget   int64         // bytes a day, 0 = any number
+	Burst    int64         // bytes that may be written at once
+	MaxDelay time.Duration // by how much a commit is put off when the budget is used up
+}
+
+// GB is how flash is sold, and its budget given.
+const GB = 1_000_000_000
+
 // stores are what a store is by its Wear.
 var stores = map[string]Store{
-	"normal": {Wear: "normal", Linger: 20 * time.Millisecond},
-	"low":    {Wear: "low", Linger: 50 * time.Millisecond},
+	"normal": {
+		Wear: "normal", Linger: 20 * time.Millisecond, SaveAfter: time.Second,
+		Flash: Flash{Budget: 8 * GB, Burst: 512 * MiB, MaxDelay: 100 * time.Millisecond},
+	},
+	"low": {
+		Wear: "low", Linger: 50 * time.Millisecond, SaveAfter: 10 * time.Second,
+		Flash: Flash{Budget: GB, Burst: 128 * MiB, MaxDelay: time.Second},
+	},
 }
 
 // maxLinger is the longest that a message may wait for its receivers, and so its publisher.
 const maxLinger = time.Second
 
+// What flash settings may be: a budget below the least would be used up by an idle broker.
+const (
+	minBudget, maxBudget = 100 * MiB, 100_000 * GB
+	minBurst             = MiB
+	maxSaveAfter         = time.Minute
+	maxMaxDelay          = 10 * time.Second
+)
+
+// store reads the group: what is not there, or "auto", is as wear has it.
 func (d *decoder) store(n *yaml.Node, s *Store) {
-	wear := s.Wear
-	own := *s                         // as written
-	var given []func(dst, own *Store) // what is written and not auto
-	auto := func(key string, read func(*yaml.Node), take func(dst, own *Store)) field {
-		return field{key: key, read: func(n *yaml.Node) {
-			if n.Kind == yaml.ScalarNode && n.Value == "auto" {
-				return
-			}
-			read(n)
-			given = append(given, take)
-		}}
-	}
+	wear, no := s.Wear, s.UnsafeNoSync
+	var take []func() // of what is there
 	d.group(n,
 		field{key: "wear", read: d.oneOf(&wear, "normal", "low")},
-		auto("linger", d.duration(&own.Linger, 0, maxLinger), func(dst, own *Store) { dst.Linger = own.Linger }),
+		unlessAuto("linger", &take, &s.Linger, func(v *time.Duration) func(*yaml.Node) { return d.duration(v, 0, maxLinger) }),
+		unlessAuto("save_after", &take, &s.SaveAfter, func(v *time.Duration) func(*yaml.Node) {
+			return d.duration(v, 10*time.Millisecond, maxSaveAfter)
+		}),
+		field{key: "flash", read: func(n *yaml.Node) { d.flash(n, &take, &s.Flash) }},
 		field{key: "unsafe_no_sync", hidden: true, read: func(n *yaml.Node) {
-			d.flag(&own.UnsafeNoSync)(n)
-			if own.UnsafeNoSync {
+			d.flag(&no)(n)
+			if no {
 				d.warn(n, "nothing is synced to the disk: a power cut loses acknowledged messages")
 			}
 		}},
 	)
 	*s = stores[wear]
-	for _, take := range given {
-		take(s, &own)
+	s.UnsafeNoSync = no
+	for _, f := range take {
+		f()
 	}
-	s.UnsafeNoSync = own.UnsafeNoSync
+}
+
+func (d *decoder) flash(n *yaml.Node, take *[]func(), f *Flash) {
+	g, ok := d.group(n,
+		unlessAuto("budget", take, &f.Budget, func(v *int64) func(*yaml.Node) { return d.sizeOrNone(v, minBudget, maxBudget) }),
+		unlessAuto("burst", take, &f.Burst, func(v *int64) func(*yaml.Node) { return d.size(v, minBurst, maxBudget, false) }),
+		unlessAuto("max_delay", take, &f.MaxDelay, func(v *time.Duration) func(*yaml.Node) { return d.duration(v, time.Millisecond, maxMaxDelay) }),
+	)
+	if !ok {
+		return
+	}
+	d.later(func() {
+		if g.has("burst") && f.Budget > 0 && f.Burst > f.Budget {
+			d.warnAt(g, "burst", "is more than the budget of a day")
+		}
+	})
+}
+
+// sizeOrNone reads a size from low to high, or 0.
+func (d *decoder) sizeOrNone(dst *int64, low, high int64) func(*yaml.Node) {
+	return func(n *yaml.Node) {
+		if n.Kind == yaml.ScalarNode && n.Value == "0" {
+			*dst = 0
+			return
+		}
+		d.size(dst, low, high, false)(n)
+	}
+}
+
+// unlessAuto is a setting whose value may be "auto". What is read is noted, to be taken over later.
+func unlessAuto[T any](key string, take *[]func(), dst *T, read func(*T) func(*yaml.Node)) field {
+	return field{key: key, read: func(n *yaml.Node) {
+		if n.Kind == yaml.ScalarNode && n.Value == "auto" {
+			return
+		}
+		v := *dst
+		read(&v)(n)
+		*take = append(*take, func() { *dst = v })
+	}}
 }
