@@ -10,6 +10,9 @@ import (
 	"golang.org/x/sys/unix"
 )
 
+// errOtherBroker says that another broker has the data folder. There is nothing to serve then.
+var errOtherBroker = errors.New("another broker")
+
 // lockData makes the data folder if it is not there and keeps other brokers out of it until
 // unlock is called.
 func lockData(folder string) (unlock func(), err error) {
@@ -24,7 +27,7 @@ func lockData(folder string) (unlock func(), err error) {
 	if err := unix.Flock(int(f.Fd()), unix.LOCK_EX|unix.LOCK_NB); err != nil {
 		defer f.Close()
 		if errors.Is(err, unix.EWOULDBLOCK) {
-			return nil, fmt.Errorf("data folder %s: another broker%s uses it; stop it, or choose another folder with --data", folder, holder(f))
+			return nil, fmt.Errorf("data folder %s: %w%s uses it; stop it, or choose another folder with --data", folder, errOtherBroker, holder(f))
 		}
 		return nil, fmt.Errorf("data folder: lock %s: %w", path, err)
 	}

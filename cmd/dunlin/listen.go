@@ -6,12 +6,14 @@ import (
 	"fmt"
 	"io/fs"
 	"log/slog"
+	"maps"
 	"net"
 	"os"
 	"os/user"
 	"slices"
 	"strconv"
 	"strings"
+	"sync"
 	"sync/atomic"
 	"syscall"
 	"time"
@@ -57,8 +59,12 @@ type listener struct {
 	logged   time.Time // when failure was
 }
 
+// fromSystemd are the sockets that systemd has passed. It does so once, and the broker may begin anew:
+// they stay open.
+var fromSystemd = sync.OnceValue(service.Sockets)
+
 func newListeners(b *broker.Broker, cfg *config.Config, logger *slog.Logger) *listeners {
-	ls := &listeners{b: b, log: logger, passed: service.Sockets()}
+	ls := &listeners{b: b, log: logger, passed: maps.Clone(fromSystemd())}
 	for _, l := range cfg.Listeners {
 		ls.all = append(ls.all, &listener{Listener: l, settings: &broker.Listener{
 			Name:           l.Address,
@@ -87,7 +93,7 @@ func (ls *listeners) open(ctx context.Context) error {
 	for name, lns := range ls.passed {
 		ls.log.Warn("systemd passes a socket that no listener names", "listener", "systemd:"+name)
 		for _, ln := range lns {
-			ln.Close()
+			ln.Close() // again, if the broker has begun anew, which does no harm
 		}
 	}
 	ls.told.Store(new(ls.status()))
@@ -187,9 +193,8 @@ func (ls *listeners) adopt(ctx context.Context, l *listener, name string) error 
 		} else {
 			l.bound = append(l.bound, fmt.Sprintf("%s (%s)", l.Address, ln.Addr()))
 		}
-		failed = errors.Join(failed, ln.Close())
 	}
-	l.hopeless = failed != nil // systemd passes its sockets once
+	l.hopeless = failed != nil // another attempt would be the same
 	return failed
 }
 

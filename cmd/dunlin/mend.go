@@ -71,17 +71,18 @@ func (m *mender) prepare(ctx context.Context, path string) (warm bool, err error
 }
 
 // salvage brings what can be read of a damaged file into a new one, in its place. If there is
-// nothing, or no place for it, the file is put aside.
+// nothing, the file is put aside.
 func (m *mender) salvage(path string, report *boltfile.Report) error {
 	fresh := path + ".new"
 	s, err := boltfile.Salvage(path, fresh, kindOf(path), nil)
-	if err != nil || s.All() == 0 {
+	switch {
+	case isDamage(err):
+		return m.aside(path, err.Error())
+	case err != nil:
+		return err // the damaged file stays, until there is room for what can be read of it
+	case s.All() == 0:
 		os.Remove(fresh)
-		why := "nothing in it could be read"
-		if err != nil {
-			why = err.Error()
-		}
-		return m.aside(path, why)
+		return m.aside(path, "nothing in it could be read")
 	}
 	kept, removed, err := boltfile.Replace(path, fresh)
 	m.reportRemoved(removed)

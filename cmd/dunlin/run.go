@@ -31,7 +31,10 @@ const stopTime = 10 * time.Second
 // Start: data folder, session store, uplinks' spools, broker, loop, listeners, READY. Stop, in the
 // other direction: clients are told, the loop ends, uplinks and their spools and the store are
 // closed.
-func run(ctx context.Context, cfg *config.Config, logger *slog.Logger) (err error) {
+//
+// What of the data folder cannot be used goes into without, and the broker serves without it; once it
+// can be used, the error is errMended, and run is to be called again.
+func run(ctx context.Context, cfg *config.Config, without *lacks, logger *slog.Logger) (err error) {
 	service.LimitHeap()
 	service.LimitGarbage()
 	files, err := service.RaiseNoFile()
@@ -40,7 +43,8 @@ func run(ctx context.Context, cfg *config.Config, logger *slog.Logger) (err erro
 	}
 	memory := service.NewMemory(service.Settled)
 	defer memory.Stop()
-	unlock, err := lockData(cfg.Data)
+	without.begin()
+	unlock, err := without.lock(cfg.Data)
 	if err != nil {
 		return err
 	}
@@ -49,9 +53,9 @@ func run(ctx context.Context, cfg *config.Config, logger *slog.Logger) (err erro
 	clk := clock.New()
 	mend := newMender(logger)
 	budget := newBudget(cfg.Store.Flash, logger)
-	store, err := openStore(ctx, mend, cfg, clk, budget, logger)
+	store, err := openStore(ctx, mend, without, cfg, clk, budget, logger)
 	if err != nil {
-		return openRemedy(err)
+		return err
 	}
 	// Whatever happens from here on, what was handed over is committed.
 	defer func() {
@@ -67,13 +71,13 @@ func run(ctx context.Context, cfg *config.Config, logger *slog.Logger) (err erro
 	defer authenticator.Close()
 
 	times := moments{history: store.History(), clock: clk}
-	ups, err := openUplinks(ctx, mend, cfg, store.History(), budget, logger)
+	ups, err := openUplinks(ctx, mend, without, cfg, store.History(), budget, logger)
 	if err != nil {
 		return err
 	}
 	defer func() { err = errors.Join(err, ups.close()) }()
 
-	damage := mend.alarm(cfg.Data)
+	damage, missing := mend.alarm(cfg.Data), without.alarm()
 	automatic, err := autoSubscriptions(cfg)
 	if err != nil {
 		return err
@@ -101,6 +105,7 @@ func run(ctx context.Context, cfg *config.Config, logger *slog.Logger) (err erro
 		Values:         flashValues(budget),
 		Alarms: []broker.Alarm{
 			{Name: "damage", Text: func() string { return damage }},
+			{Name: "missing", Text: func() string { return missing }},
 			flashAlarm(budget, cfg.Store.Flash),
 		},
 	})
@@ -108,15 +113,16 @@ func run(ctx context.Context, cfg *config.Config, logger *slog.Logger) (err erro
 		return err
 	}
 	store.Start(b.Completer())
-	return serveUntil(ctx, b, &admin{store: store, b: b, ups: ups, cfg: cfg, log: logger}, ups, cfg, logger)
+	return serveUntil(ctx, b, &admin{store: store, b: b, ups: ups, cfg: cfg, log: logger}, ups, without, cfg, logger)
 }
 
-// openStore opens the session store, mended if need be.
-func openStore(ctx context.Context, mend *mender, cfg *config.Config, clk *clock.Clock, budget *boltfile.Budget, logger *slog.Logger) (store *sessionstore.Store, err error) {
+// openStore opens the session store.
+func openStore(ctx context.Context, mend *mender, without *lacks, cfg *config.Config, clk *clock.Clock, budget *boltfile.Budget, logger *slog.Logger) (store *sessionstore.Store, err error) {
 	path := filepath.Join(cfg.Data, sessionsFile)
-	err = mend.open(ctx, path, func(warm bool) (err error) {
-		store, err = sessionstore.Open(path, sessionstore.Options{
+	open := func(warm bool, absent error) (s *sessionstore.Store, err error) {
+		return sessionstore.Open(path, sessionstore.Options{
 			Clock:     clk,
+			Absent:    absent,
 			Warm:      warm,
 			Linger:    cfg.Store.Linger,
 			SaveAfter: cfg.Store.SaveAfter,
@@ -124,25 +130,13 @@ func openStore(ctx context.Context, mend *mender, cfg *config.Config, clk *clock
 			NoSync:    cfg.Store.UnsafeNoSync,
 			Log:       logger,
 		})
-		return err
-	})
-	return store, err
-}
-
-// openRemedy says what to do about a session store that does not open.
-func openRemedy(err error) error {
-	switch {
-	case errors.Is(err, boltfile.ErrInUse):
-		return err
-	case errors.Is(err, boltfile.ErrNewer):
-		return fmt.Errorf("%w; install that version again, or move the file aside to start without its sessions and queues", err)
 	}
-	return fmt.Errorf("%w; put back a copy of the file, or move it aside to start without its sessions and queues", err)
+	return openKept(ctx, mend, without, path, open)
 }
 
 // serveUntil runs the loop, the listeners and the watchdog, and starts the uplinks, until ctx ends
 // or one of them fails.
-func serveUntil(ctx context.Context, b *broker.Broker, a *admin, ups uplinks, cfg *config.Config, logger *slog.Logger) error {
+func serveUntil(ctx context.Context, b *broker.Broker, a *admin, ups uplinks, without *lacks, cfg *config.Config, logger *slog.Logger) error {
 	loopCtx, endLoop := context.WithCancel(context.Background())
 	defer endLoop()
 	parts, failed := context.WithCancelCause(ctx)
@@ -168,6 +162,11 @@ func serveUntil(ctx context.Context, b *broker.Broker, a *admin, ups uplinks, cf
 		}
 		others.Go(func() { ls.retry(parts) })
 		others.Go(func() {
+			if err := without.watch(parts); err != nil {
+				failed(err)
+			}
+		})
+		others.Go(func() {
 			if err := service.Watchdog(parts, logger, b.Alive); err != nil {
 				failed(err)
 			}
@@ -176,7 +175,11 @@ func serveUntil(ctx context.Context, b *broker.Broker, a *admin, ups uplinks, cf
 
 	<-parts.Done()
 	logger.Info("stopping")
-	if err := service.Stopping("telling the clients"); err != nil {
+	tell := service.Stopping
+	if errors.Is(context.Cause(parts), errMended) {
+		tell = service.Status // the service goes on
+	}
+	if err := tell("telling the clients"); err != nil {
 		logger.Warn("systemd was not told", "err", err)
 	}
 	stopCtx, cancel := context.WithTimeout(context.Background(), stopTime)

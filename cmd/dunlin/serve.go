@@ -2,6 +2,7 @@ package main
 
 import (
 	"context"
+	"errors"
 	"flag"
 
 	"dunlin/cmd/dunlin/config"
@@ -46,7 +47,11 @@ func serve(c *call) error {
 	}
 	ctx, stop := service.Signals(context.Background())
 	defer stop()
-	return run(ctx, cfg, logger)
+	for without := (&lacks{log: logger}); ; {
+		if err := run(ctx, cfg, without, logger); !errors.Is(err, errMended) {
+			return err
+		}
+	}
 }
 
 // configOptions defines the options that choose and override a configuration.

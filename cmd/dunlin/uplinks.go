@@ -24,19 +24,20 @@ import (
 type uplinks []*runner.Uplink
 
 // openUplinks opens the spools. Nothing connects before start.
-func openUplinks(ctx context.Context, mend *mender, cfg *config.Config, h *clock.History, budget *boltfile.Budget, logger *slog.Logger) (ups uplinks, err error) {
+func openUplinks(ctx context.Context, mend *mender, without *lacks, cfg *config.Config, h *clock.History, budget *boltfile.Budget, logger *slog.Logger) (ups uplinks, err error) {
 	for i := range cfg.Uplinks {
 		o, err := uplinkOptions(cfg, &cfg.Uplinks[i])
 		if err == nil {
 			o.Clock, o.Budget, o.Log = h, budget, logger
-			o.SpoolMaxBytes, err = cfg.Uplinks[i].Spool.Bound(cfg.Data)
+			if without.folder == nil {
+				o.SpoolMaxBytes, err = cfg.Uplinks[i].Spool.Bound(cfg.Data)
+			}
 		}
 		var u *runner.Uplink
 		if err == nil {
-			err = mend.open(ctx, runner.SpoolPath(cfg.Data, o.Name), func(warm bool) (err error) {
-				o.SpoolWarm = warm
-				u, err = runner.Open(o)
-				return err
+			u, err = openKept(ctx, mend, without, runner.SpoolPath(cfg.Data, o.Name), func(warm bool, absent error) (*runner.Uplink, error) {
+				o.SpoolWarm, o.SpoolAbsent = warm, absent
+				return runner.Open(o)
 			})
 		}
 		if err != nil {

@@ -57,9 +57,9 @@ var (
 	// ErrNewer says that a newer version of the program wrote the file. The caller reports it and
 	// leaves the file alone.
 	ErrNewer = errors.New("written by a newer version")
-	// ErrUnavailable says that a commit failed and Recover has not succeeded yet. The caller
-	// tries again after it has.
-	ErrUnavailable = errors.New("unavailable after a failed commit")
+	// ErrUnavailable says that a commit failed and Recover has not succeeded yet, or that the file
+	// is Absent. The caller tries again later.
+	ErrUnavailable = errors.New("unavailable")
 	// ErrClosed says that the file was closed.
 	ErrClosed = errors.New("closed")
 )
@@ -77,6 +77,9 @@ type Options struct {
 	// so much address space is mapped at once: growing a mapping takes a lock that every open read
 	// holds, and a slow reader would stall the writer. It is not a limit.
 	MaxBytes int64
+	// Absent, if not nil, is why the file cannot be used: nothing is opened, and every transaction
+	// fails with ErrUnavailable and it. For those who serve without the file.
+	Absent error
 	// Warm says that the file was read just now, and is in the memory of the kernel.
 	Warm bool
 	// NoSync leaves out every fsync. It exists for one purpose: to show that the crash tests fail
@@ -130,6 +133,9 @@ type File struct {
 func Open(path string, o Options) (*File, error) {
 	if err := o.validate(); err != nil {
 		return nil, err
+	}
+	if o.Absent != nil {
+		return &File{path: path, opts: o}, nil
 	}
 	// An empty file holds nothing to lose; somebody touched it.
 	if st, err := os.Stat(path); errors.Is(err, os.ErrNotExist) || err == nil && st.Size() == 0 {
@@ -309,6 +315,8 @@ func (f *File) View(fn func(tx *bbolt.Tx) error) error {
 
 func (f *File) usable() error {
 	switch {
+	case f.opts.Absent != nil:
+		return fmt.Errorf("boltfile: %w since the start: %w", ErrUnavailable, f.opts.Absent)
 	case f.db == nil:
 		return fmt.Errorf("boltfile: %s: %w", f.path, ErrClosed)
 	case f.failed:
@@ -428,6 +436,9 @@ func (f *File) Recover() (committed bool, err error) {
 	defer f.write.Unlock()
 	f.mu.Lock()
 	defer f.mu.Unlock()
+	if f.opts.Absent != nil {
+		return false, nil // nothing of it was ever begun
+	}
 	if f.db == nil && !f.failed {
 		return false, fmt.Errorf("boltfile: %s: %w", f.path, ErrClosed)
 	}

@@ -363,6 +363,9 @@ func (w *Writer[T]) commit(batch []T) {
 	}
 	w.mu.Lock()
 	w.retryGap = min(max(2*w.retryGap, minRetry), maxRetry)
+	if w.file.opts.Absent != nil {
+		w.retryGap = minRetry // trying costs nothing, and whoever waits wants the answer
+	}
 	w.retryAt = time.Now().Add(w.retryGap)
 	if err != nil && w.closing {
 		w.closeErr = err

@@ -277,6 +277,9 @@ func (f *found) settle() (lost uint64) {
 // retained reads in steps of at most stepKeys messages or stepBytes.
 func (s *Store) retained(yield func(*message.Message) bool) {
 	const stepKeys, stepBytes = 256, 1 << 20
+	if s.opts.Absent != nil {
+		return
+	}
 	var next []byte
 	for {
 		var step []*message.Message

@@ -71,6 +71,9 @@ type Options struct {
 	// Linger is how long a message whose Append allows it may wait for its receivers before it is
 	// written; 0 = not at all.
 	Linger time.Duration
+	// Absent, if not nil, is why there is no file: the store is empty, and everything that needs the
+	// disk is answered with an error.
+	Absent error
 	// Warm says that the file was read just now; see boltfile.Options.
 	Warm bool
 	// SaveAfter is how long what receivers are done with may stay unsaved, which is then sent again
@@ -166,6 +169,7 @@ func Open(path string, o Options) (*Store, error) {
 		Version:  Version,
 		Buckets:  buckets(),
 		MaxBytes: o.MaxBytes,
+		Absent:   o.Absent,
 		Warm:     o.Warm,
 		Budget:   o.Budget,
 		NoSync:   o.NoSync,
@@ -181,6 +185,10 @@ func Open(path string, o Options) (*Store, error) {
 		sessions: make(map[durable.SessionNumber]*session),
 	}
 	s.wake.L, s.parted.L = &s.mu, &s.mu
+	if o.Absent != nil {
+		s.history = clock.NewHistory(o.Clock, nil)
+		return s, nil
+	}
 	if err := s.restore(); err != nil {
 		f.Close()
 		return nil, fmt.Errorf("sessionstore: restore %s: %w", path, err)
@@ -280,6 +288,9 @@ func (s *Store) Close(ctx context.Context) error {
 		s.c.Completed(done)
 	}
 	err := s.w.Close(ctx)
+	if s.opts.Absent != nil {
+		err = nil // everybody was told
+	}
 	s.mu.Lock()
 	s.wake.Broadcast()
 	s.mu.Unlock()

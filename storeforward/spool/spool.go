@@ -93,7 +93,9 @@ type Options struct {
 	// Wake is called from a goroutine of the spool when there is something new to read; it must
 	// not block nor call the spool. nil = none.
 	Wake func()
-	Warm bool // see boltfile.Options.Warm
+	// Absent, if not nil, is why there is no file: nothing is taken, and there is nothing to read.
+	Absent error
+	Warm   bool // see boltfile.Options.Warm
 	// SaveAfter is how long acknowledgements may stay unsaved; default DefaultSaveAfter.
 	SaveAfter time.Duration
 	Budget    *Budget      // nil = none
@@ -216,13 +218,13 @@ func Open(path string, o Options) (*Spool, error) {
 		Format: format, Version: version,
 		Buckets:  buckets(),
 		MaxBytes: o.MaxBytes + o.MaxBytes/2,
-		Warm:     o.Warm, Budget: o.Budget, NoSync: o.NoSync, Log: o.Log,
+		Absent:   o.Absent, Warm: o.Warm, Budget: o.Budget, NoSync: o.NoSync, Log: o.Log,
 	})
 	if err != nil {
 		return nil, fmt.Errorf("spool: %w", err)
 	}
 	s := &Spool{file: file, o: o, taken: make(map[Seq]int)}
-	if err := s.restore(); err != nil {
+	if err := s.restore(); err != nil && o.Absent == nil {
 		return nil, errors.Join(fmt.Errorf("spool: open %s: %w", path, err), file.Close())
 	}
 	s.writer = boltfile.NewWriter(file, boltfile.WriterOptions[op]{
@@ -238,8 +240,11 @@ func Open(path string, o Options) (*Spool, error) {
 const admission = 512
 
 // Admits says whether a message of that many bytes (topic, properties and payload) would be taken
-// now: false only under Reject, when the spool is full.
+// now: false only under Reject, when the spool is full, and if there is no file.
 func (s *Spool) Admits(bytes int) bool {
+	if s.o.Absent != nil {
+		return false
+	}
 	if s.o.WhenFull != Reject {
 		return true
 	}
@@ -321,7 +326,7 @@ func (s *Spool) Flush() { s.writer.Flush() }
 // What it returns is in flight until Done or GiveBack. Only an empty result says that there is
 // nothing more to read until the next Wake.
 func (s *Spool) Next(after Seq, n, maxBytes int) ([]Record, error) {
-	for n > 0 {
+	for n > 0 && s.o.Absent == nil {
 		found, err := s.read(after, n, maxBytes)
 		if err != nil {
 			return nil, fmt.Errorf("spool: read behind %d: %w", after, err)
@@ -576,6 +581,9 @@ func (s *Spool) Close(ctx context.Context) error {
 	_ = s.writer.Add(op{kind: opSave})
 	s.mu.Unlock()
 	err := s.writer.Close(ctx)
+	if s.o.Absent != nil {
+		err = nil // everybody was told
+	}
 	return errors.Join(err, s.file.Close())
 }
 

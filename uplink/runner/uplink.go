@@ -71,7 +71,7 @@ func Open(o Options) (*Uplink, error) {
 	u := &Uplink{o: o.withDefaults(), inbox: newInbox(), begin: time.Now()}
 	s, err := spool.Open(SpoolPath(o.Folder, o.Name), spool.Options{
 		MaxBytes: o.SpoolMaxBytes, WhenFull: o.WhenFull, Clock: o.Clock,
-		Wake: u.inbox.read, Warm: o.SpoolWarm, SaveAfter: o.SaveAfter, Budget: o.Budget, NoSync: o.NoSync, Log: u.o.Log,
+		Wake: u.inbox.read, Absent: o.SpoolAbsent, Warm: o.SpoolWarm, SaveAfter: o.SaveAfter, Budget: o.Budget, NoSync: o.NoSync, Log: u.o.Log,
 	})
 	if err != nil {
 		return nil, fmt.Errorf("uplink %q: %w", o.Name, err)
@@ -81,7 +81,9 @@ func Open(o Options) (*Uplink, error) {
 		MaxInFlight: u.o.MaxInFlight, MaxSpan: mqtt.MaxSpan, Retry: u.o.Backoff, Random: rand.Float64,
 	})
 	u.state.Store(&linkState{})
-	if u.detour.last, err = u.lastServer(); err != nil {
+	if u.detour.last, err = u.lastServer(); err != nil && o.SpoolAbsent != nil {
+		u.detour.last = u.o.Endpoint // its session is not to be thrown away
+	} else if err != nil {
 		return nil, errors.Join(err, s.Close(context.Background()))
 	}
 	return u, nil
