@@ -111,6 +111,8 @@ type Broker struct {
 	durables []durable.Receiver
 	spare    []*publishing
 
+	spareFlow []*flow // steps that have ended
+
 	publishes uint64 // counts them, so that the receivers of the one under way can be marked
 }
 

@@ -423,7 +423,7 @@ func (b *Broker) onPubrec(c *client, a *packet.Ack) {
 
 // saveReceived writes a PUBREC down; seq is 0 if the store has been told that the message is done.
 func (b *Broker) saveReceived(m *member, seq durable.Seq, id packet.ID) {
-	b.store.Received(m.state.Number(), seq, id, b.ops.add(&flow{m: m, id: id}))
+	b.store.Received(m.state.Number(), seq, id, b.ops.add(b.flow(m, id, false)))
 }
 
 func (b *Broker) onPubrel(c *client, id packet.ID) error {
@@ -436,7 +436,7 @@ func (b *Broker) onPubrel(c *client, id packet.ID) error {
 	case session.UnknownID:
 		b.sendAck(c, packet.PUBCOMP, id, packet.PacketIDNotFound)
 	case session.CommitRelease:
-		b.store.Release(m.state.Number(), id, b.ops.add(&flow{m: m, id: id, incoming: true}))
+		b.store.Release(m.state.Number(), id, b.ops.add(b.flow(m, id, true)))
 	}
 	return nil
 }
@@ -448,7 +448,30 @@ type flow struct {
 	incoming bool // a PUBREL of the client, otherwise its PUBREC
 }
 
+// spareFlows is how many finished ones are kept for reuse: 24 KiB.
+const spareFlows = 1024
+
+func (b *Broker) flow(m *member, id packet.ID, incoming bool) *flow {
+	var f *flow
+	if n := len(b.spareFlow); n > 0 {
+		f = b.spareFlow[n-1]
+		b.spareFlow = b.spareFlow[:n-1]
+	} else {
+		f = new(flow)
+	}
+	f.m, f.id, f.incoming = m, id, incoming
+	return f
+}
+
 func (f *flow) complete(b *Broker, d durable.Completion) {
+	f.step(b, d)
+	if f.m = nil; len(b.spareFlow) < spareFlows {
+		b.spareFlow = append(b.spareFlow, f)
+	}
+}
+
+// step goes on when the step is on disk, or is not.
+func (f *flow) step(b *Broker, d durable.Completion) {
 	switch {
 	case f.m.ended:
 	case d.Err != nil:

@@ -1,6 +1,7 @@
 package sessionstore
 
 import (
+	"bytes"
 	"encoding/binary"
 	"maps"
 	"slices"
@@ -213,14 +214,18 @@ func sweep(messages *bbolt.Bucket, t *txn) error {
 	found := t.garbage[:0]
 	for _, s := range t.garbage {
 		binary.BigEndian.PutUint64(key[:], uint64(s))
-		if messages.Get(key[:]) != nil { // a block can be searched twice
+		if k, _ := c.Seek(key[:]); bytes.Equal(k, key[:]) { // a block can be searched twice
 			found = append(found, s)
 			doomed = append(doomed, key[:]...)
 		}
 	}
 	t.garbage = found
 	for ; len(doomed) > 0; doomed = doomed[8:] {
-		if err := messages.Delete(doomed[:8]); err != nil {
+		// The same cursor for all of them: Bucket.Delete would make one for each.
+		if k, _ := c.Seek(doomed[:8]); !bytes.Equal(k, doomed[:8]) {
+			continue // it was doomed twice
+		}
+		if err := c.Delete(); err != nil {
 			return err
 		}
 	}
