@@ -22,7 +22,8 @@ build: ## bin/dunlin and bin/dunlin-bench for this machine
 test: ## every test there is; logs in bin/log
 	@testbench/test.sh
 
-chaos: ## kill the broker many times under everything that may happen at once, into testbench/results
+# STAGES chooses, such as STAGES=kills.
+chaos: ## kill the broker and cut its power, many times, into testbench/results (10 minutes, root)
 	@testbench/chaos.sh $(STAGES)
 
 mutants: ## break the broker in ways of many kinds and see conform go red; NAME='part of a name'

@@ -1,14 +1,16 @@
 #!/usr/bin/env bash
 # usage: testbench/chaos.sh [STAGE...]
 #
-# The long form of the tests that kill the broker, into testbench/results: what
-# was run, on what, and what came of it. The short form of each is part of make test.
+# The long form of the tests that kill the broker and cut its power, into testbench/results: what
+# was run, on what, and what came of it. The short form of each is part of make test. Needs root.
 #
-#	kills  the process is killed under everything that may happen at once
+#	kills      the process is killed under everything that may happen at once
+#	powercuts  the disk loses what it has not flushed, in part and out of order, also while the
+#	           broker recovers; and is copied while it is in use. On several file systems
 set -euo pipefail
 cd "$(dirname "$0")/.."
 
-testbench/need.sh mosquitto
+testbench/need.sh mosquitto mount=losetup e2fsprogs=mke2fs xfsprogs=mkfs.xfs btrfs-progs=mkfs.btrfs
 
 packaging/compile.sh host bin/dunlin
 export DUNLIN_BINARY=$PWD/bin/dunlin
@@ -16,11 +18,12 @@ mkdir -p bin/log
 
 commit=$(git rev-parse --short HEAD)
 [ -z "$(git status --porcelain --untracked-files=no)" ] || commit+=-changed
-[ $# -gt 0 ] || set -- kills
+[ $# -gt 0 ] || set -- kills powercuts
 report=testbench/results/$(date -u +%F)-$commit-chaos.txt
 mkdir -p testbench/results
 
 stage_kills() { go test -v -count=1 -timeout 60m ./testbench/crash -long; }
+stage_powercuts() { (cd testbench/peers && go test -v -count=1 -timeout 60m ./powercut -long); }
 
 # figures prints of the output of a stage what is worth keeping: what the tests said and how they
 # ended, with the subtests that passed as a number.

@@ -552,7 +552,11 @@ func (s *Spool) Ledger() Ledger {
 // their records, and the ledger that stands in the same file at that moment.
 func (s *Spool) CountPending() (n uint64, bytes int64, l Ledger, err error) {
 	err = s.file.View(func(tx *bbolt.Tx) error {
-		st, ok := parseState(tx.Bucket(bucketState).Get(keyCursor))
+		value := tx.Bucket(bucketState).Get(keyCursor)
+		if value == nil {
+			return nil // nothing was ever stored: it is written with the first message
+		}
+		st, ok := parseState(value)
 		if !ok {
 			return errors.New("spool: its cursor is damaged")
 		}

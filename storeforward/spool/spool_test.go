@@ -170,6 +170,13 @@ func seqs(records []Record) (s []Seq) {
 	return s
 }
 
+func TestAFileThatWasJustMadeHasNothingPending(t *testing.T) {
+	b := open(t, filepath.Join(t.TempDir(), "uplink-a.db"), Options{})
+	if n, size, l, err := b.CountPending(); n != 0 || size != 0 || l != (Ledger{}) || err != nil {
+		t.Errorf("%d messages, %d bytes, %+v, %v", n, size, l, err)
+	}
+}
+
 func TestMessagesComeBackInOrderAfterARestart(t *testing.T) {
 	b := open(t, filepath.Join(t.TempDir(), "uplink-a.db"), Options{})
 	b.mustAdd(1, 0, 10)

@@ -1,12 +1,12 @@
 // Package faultdisk is a disk that remembers every write and every flush in order, so that any
 // state in which a power cut may leave a real disk can be rebuilt afterwards (Linux, root).
 //
-//	broker ▶ ext4 ▶ loop device ▶ image file in our FUSE file system ▶ memory and log
+//	broker ▶ file system ▶ loop device ▶ image file in our FUSE file system ▶ memory and log
 //
 // A disk keeps what was written before the last completed flush. Of what was written after it,
 // a power cut may keep everything, nothing, some writes and not others in any order, or parts of
-// a write, at the grain of a sector of 512 bytes. Image builds such a state for any moment of
-// the log; Mount shows it to a program.
+// a write, at the grain of a sector. Image builds such a state for any moment of the log; Mount
+// shows it to a program.
 //
 // A test that kills a process cannot see a missing fsync, since the page cache survives the
 // process. This one does.
@@ -30,8 +30,6 @@ import (
 )
 
 const (
-	// sector is the unit that a disk writes whole or not at all, bytes.
-	sector = 512
 	// maxLog bounds the memory of the log, bytes. When it is full, writes fail with ENOSPC and
 	// Err says so: a run that long is not one to check.
 	maxLog = 1 << 30
@@ -50,10 +48,11 @@ type Disk struct {
 	Path string // where the file system is mounted
 
 	dir    string
+	system FileSystem
 	loop   string // /dev/loopN
 	server *fuse.Server
 	broom  *broom
-	base   []byte // as formatted
+	base   []byte // as it was at first
 
 	mu      sync.Mutex // guards what follows
 	image   []byte     // what a reader sees now
@@ -63,35 +62,30 @@ type Disk struct {
 	err     error
 }
 
-// Create makes a disk of size bytes with an empty ext4 file system and mounts it below dir,
-// which should be on a tmpfs or another fast place. The caller calls Close.
+// Create makes a disk with an empty file system and mounts it below dir, which should be on a
+// tmpfs or another fast place. The caller calls Close.
 //
 // An error says what the machine lacks and how to get it.
-func Create(dir string, size int64) (*Disk, error) {
+func Create(dir string, system FileSystem) (*Disk, error) {
 	if err := Usable(); err != nil {
 		return nil, err
 	}
-	d := &Disk{dir: dir, Path: filepath.Join(dir, "mounted")}
-	base := filepath.Join(dir, "base.img")
+	base, err := system.format(dir)
+	if err != nil {
+		return nil, err
+	}
+	return Resume(dir, system, base)
+}
+
+// Resume makes a disk that holds an image, as a disk is after a power cut, and mounts it: what
+// the file system writes to recover is the beginning of its log. The image is the disk's from
+// then on. The caller calls Close.
+func Resume(dir string, system FileSystem, image []byte) (*Disk, error) {
+	d := &Disk{dir: dir, system: system, Path: filepath.Join(dir, "mounted"), base: image}
 	for _, sub := range []string{d.Path, d.below()} {
 		if err := os.MkdirAll(sub, 0o755); err != nil {
 			return nil, fmt.Errorf("faultdisk: %w", err)
 		}
-	}
-	if err := os.WriteFile(base, nil, 0o600); err != nil {
-		return nil, fmt.Errorf("faultdisk: %w", err)
-	}
-	defer os.Remove(base)
-	if err := os.Truncate(base, size); err != nil {
-		return nil, fmt.Errorf("faultdisk: %w", err)
-	}
-	// Lazy initialisation would write in the background for minutes and fill the log.
-	if _, err := run("mke2fs", "-F", "-q", "-t", "ext4", "-E", "lazy_itable_init=0,lazy_journal_init=0", base); err != nil {
-		return nil, err
-	}
-	var err error
-	if d.base, err = os.ReadFile(base); err != nil {
-		return nil, fmt.Errorf("faultdisk: %w", err)
 	}
 	d.image = append([]byte(nil), d.base...)
 	if err := d.mount(); err != nil {
@@ -137,7 +131,7 @@ func (d *Disk) mount() (err error) {
 		return err
 	}
 	d.broom.add("losetup --detach " + d.loop)
-	if _, err = run("mount", "-o", "noatime", d.loop, d.Path); err != nil {
+	if _, err = run("mount", "-o", d.system.options(), d.loop, d.Path); err != nil {
 		return err
 	}
 	d.broom.add("umount --lazy " + d.Path)
@@ -258,6 +252,7 @@ func (d *Disk) Image(cut int, loss Loss, rng *rand.Rand) []byte {
 		case loss == Reordered && rng.IntN(2) == 0:
 			copy(image[o.offset:], o.data)
 		case loss == Torn:
+			sector := d.system.sector
 			for s := 0; s < len(o.data); s += sector {
 				if rng.IntN(2) == 0 {
 					copy(image[o.offset+int64(s):], o.data[s:min(s+sector, len(o.data))])
@@ -266,40 +261,6 @@ func (d *Disk) Image(cut int, loss Loss, rng *rand.Rand) []byte {
 		}
 	}
 	return image
-}
-
-// Mounted is a crash image that is mounted.
-type Mounted struct {
-	Path  string // the root of its file system
-	file  string
-	broom *broom
-}
-
-// Mount writes an image to a file in dir and mounts it, which replays the journal of its file
-// system. The caller calls Close.
-func Mount(dir string, image []byte) (*Mounted, error) {
-	m := &Mounted{Path: filepath.Join(dir, "image"), file: filepath.Join(dir, "image.img")}
-	if err := os.MkdirAll(m.Path, 0o755); err != nil {
-		return nil, fmt.Errorf("faultdisk: %w", err)
-	}
-	if err := os.WriteFile(m.file, image, 0o600); err != nil {
-		return nil, fmt.Errorf("faultdisk: %w", err)
-	}
-	var err error
-	if m.broom, err = newBroom(); err != nil {
-		return nil, err
-	}
-	m.broom.add("umount --lazy " + m.Path)
-	if _, err := run("mount", "-o", "loop,noatime", m.file, m.Path); err != nil {
-		return nil, errors.Join(err, os.Remove(m.file), m.broom.close(true))
-	}
-	return m, nil
-}
-
-// Close unmounts the image and removes it.
-func (m *Mounted) Close() error {
-	_, err := run("umount", m.Path)
-	return errors.Join(err, os.Remove(m.file), m.broom.close(err == nil))
 }
 
 // run runs a program and returns what it printed.

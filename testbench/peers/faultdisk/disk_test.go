@@ -18,7 +18,7 @@ type record struct {
 // TestOnlyWhatWasSyncedSurvives writes two files side by side, syncs only one of them, and
 // looks for both in the images: the disk must keep the one and be able to lose the other.
 func TestOnlyWhatWasSyncedSurvives(t *testing.T) {
-	disk, err := Create(t.TempDir(), 32<<20)
+	disk, err := Create(t.TempDir(), Ext4)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -63,7 +63,7 @@ func TestOnlyWhatWasSyncedSurvives(t *testing.T) {
 	operations := disk.Position()
 	for i := range 12 {
 		cut := 1 + rng.IntN(operations)
-		image, err := Mount(dir, disk.Image(cut, Losses[i%len(Losses)], rng))
+		image, err := Mount(dir, Ext4, disk.Image(cut, Losses[i%len(Losses)], rng))
 		if err != nil {
 			t.Fatal(err)
 		}

@@ -5,7 +5,7 @@ package powercut
 
 import (
 	"context"
-	"errors"
+	"flag"
 	"fmt"
 	"math/rand/v2"
 	"os"
@@ -26,10 +26,27 @@ const (
 	// guard bounds a whole test.
 	guard = 8 * time.Minute
 
-	diskSize = 96 << 20 // bytes
-	messages = 6000     // acknowledged before the run ends
-	images   = 24
+	messages = 6000 // acknowledged before the run ends
 )
+
+// long makes the long form of the tests: that of make chaos.
+var long = flag.Bool("long", false, "cut as often as make chaos does, on all file systems")
+
+// images is how often the power of one run is cut.
+func images() int {
+	if *long {
+		return 48
+	}
+	return 12
+}
+
+// fileSystems are those on which the power is cut.
+func fileSystems() []faultdisk.FileSystem {
+	if *long {
+		return []faultdisk.FileSystem{faultdisk.Ext4, faultdisk.Ext4Writeback, faultdisk.XFS, faultdisk.Btrfs}
+	}
+	return []faultdisk.FileSystem{faultdisk.Ext4}
+}
 
 func TestMain(m *testing.M) {
 	code := m.Run()
@@ -37,71 +54,116 @@ func TestMain(m *testing.M) {
 	os.Exit(code)
 }
 
-// run is a broker's life on a fault disk, and who was told what, when.
+// run is a broker's life on a disk, and who was told what, when.
 type run struct {
-	disk     *faultdisk.Disk
-	tally    *tally.Tally
-	sessions []*fleet.Receiver // as they were joined
-	joined   int               // position of the disk when the sessions were confirmed
-	end      int               // position at the end of the load
+	system    faultdisk.FileSystem
+	tally     *tally.Tally
+	sessions  []*fleet.Receiver // as they were joined
+	late      []joined          // sessions that were made under load
+	states    []fleet.Line      // of retained messages
+	positions positions
+	window    int // of a publisher
+	disk      *faultdisk.Disk
+	joined    int // position of the disk when the sessions were confirmed
+	end       int // position at the end of the load
+}
 
-	mu        sync.Mutex              // guards positions
-	positions map[*tally.Stream][]int // of the disk when the message was acknowledged, by number - 1
+// joined is a session that was confirmed when the disk stood there.
+type joined struct {
+	name     string
+	position int
+}
+
+// positions is where a disk stood when each message was acknowledged.
+type positions struct {
+	now func() int // the position of the disk
+
+	mu sync.Mutex              // guards at
+	at map[*tally.Stream][]int // by number - 1, 0 = not acknowledged
+}
+
+// acked notes where the disk stands when an acknowledgement is read.
+func (p *positions) acked(s *tally.Stream, seq uint64) {
+	now := p.now()
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	for uint64(len(p.at[s])) < seq {
+		p.at[s] = append(p.at[s], 0)
+	}
+	p.at[s][seq-1] = now
+}
+
+// by reports whether a message was acknowledged when the disk stood at cut, or before.
+func (p *positions) by(cut int, s *tally.Stream, seq uint64) bool {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	at := p.at[s]
+	return seq <= uint64(len(at)) && at[seq-1] > 0 && at[seq-1] <= cut
+}
+
+func newPositions(now func() int) positions {
+	return positions{now: now, at: make(map[*tally.Stream][]int)}
 }
 
 // record lets four publishers load a broker on a fault disk. settled runs when the sessions have
-// been confirmed.
-func record(t *testing.T, ctx context.Context, settled func(d *faultdisk.Disk), settings ...string) *run {
+// been confirmed. At the end the disk is unmounted.
+func record(t *testing.T, ctx context.Context, system faultdisk.FileSystem, settled func(d *faultdisk.Disk), settings ...string) *run {
 	t.Helper()
-	disk, err := faultdisk.Create(t.TempDir(), diskSize)
+	disk, err := faultdisk.Create(t.TempDir(), system)
 	if err != nil {
 		t.Fatal(err)
 	}
-	t.Cleanup(func() {
+	// A small window makes many small commits, and so many moments to cut at.
+	r := &run{system: system, disk: disk, tally: tally.New(), positions: newPositions(disk.Position), window: 10}
+	defer func() {
 		if err := disk.Close(); err != nil {
 			t.Error(err)
 		}
-	})
+	}()
+	r.load(t, ctx, disk.Path, func() {
+		settled(disk)
+		r.joined = disk.Position()
+	}, func() bool { return r.tally.Acknowledged() >= messages }, settings...)
+	r.end = disk.Position()
+	if err := disk.Err(); err != nil {
+		t.Fatal(err)
+	}
+	bytes, flushes := disk.Written()
+	t.Logf("%s: %d messages acknowledged over %d disk operations, %d flushes, %d KiB",
+		system.Name, r.tally.Acknowledged(), r.end, flushes, bytes>>10)
+	return r
+}
+
+// load starts a gateway with its data below path, makes sessions, calls settled, and lets four
+// publishers load it until enough says so. Then the gateway is killed.
+func (r *run) load(t *testing.T, ctx context.Context, path string, settled func(), enough func() bool, settings ...string) {
+	t.Helper()
 	nowhere, err := process.FreeAddress()
 	if err != nil {
 		t.Fatal(err)
 	}
-	gateway, err := process.Dunlin(ctx, t.TempDir(), config(filepath.Join(disk.Path, "data"), nowhere, settings))
+	gateway, err := process.Dunlin(ctx, t.TempDir(), config(filepath.Join(path, "data"), nowhere, settings))
 	if err != nil {
 		t.Fatal(err)
 	}
 	defer gateway.Kill()
-
-	r := &run{disk: disk, tally: tally.New(), positions: make(map[*tally.Stream][]int)}
 	for qos := packet.QoS(1); qos <= 2; qos++ {
-		s := &fleet.Receiver{
-			Options: client.Options{Address: gateway.Spec.Address, ClientID: fmt.Sprintf("session-%d", qos), SessionExpiry: 3600},
-			Filters: []client.Filter{{Filter: "site/#", QoS: qos}},
-			Got:     r.tally.Receiver(),
-		}
+		s := r.session(fmt.Sprintf("session-%d", qos), client.Filter{Filter: "site/#", QoS: qos})
+		s.Options.Address = gateway.Spec.Address
 		if err := s.Join(ctx); err != nil {
 			t.Fatal(err)
 		}
 		r.sessions = append(r.sessions, s)
 	}
-	settled(disk)
-	r.joined = disk.Position()
+	settled()
 
 	stop := make(chan struct{})
 	var wait sync.WaitGroup
-	failed := make(chan error, 4)
+	failed := make(chan error, 8)
 	for i := range 4 {
-		name := fmt.Sprintf("p%d", i)
-		p := &fleet.Publisher{
-			// A small window makes many small commits, and so many moments to cut at.
-			Options: client.Options{Address: gateway.Spec.Address, ClientID: name, SessionExpiry: 3600, Window: 10},
-			Lines: []fleet.Line{
-				{Topic: "site/" + name + "/fast", Stream: r.tally.Stream(name+"/fast", 1)},
-				{Topic: "site/" + name + "/safe", Stream: r.tally.Stream(name+"/safe", 2)},
-			},
-			Size: 100, OnAcked: r.acked,
-		}
-		wait.Go(func() { // ends with stop; record waits
+		p := r.publisher(fmt.Sprintf("p%d", i), gateway.Spec.Address, &r.positions)
+		r.states = append(r.states, p.Lines[2])
+		wait.Go(func() { // ends with stop; load waits
 			if err := p.Run(ctx, stop); err != nil {
 				failed <- err
 			}
@@ -109,9 +171,10 @@ func record(t *testing.T, ctx context.Context, settled func(d *faultdisk.Disk), 
 	}
 	ticker := time.NewTicker(5 * time.Millisecond)
 	defer ticker.Stop()
-	for r.tally.Acknowledged() < messages {
+	for !enough() {
 		select {
 		case <-ticker.C:
+			r.joinLate(t, ctx, gateway.Spec.Address)
 		case err := <-failed:
 			t.Fatal(err)
 		case <-ctx.Done():
@@ -125,35 +188,56 @@ func record(t *testing.T, ctx context.Context, settled func(d *faultdisk.Disk), 
 		t.Fatal(err)
 	default:
 	}
-	r.end = disk.Position()
-	if err := disk.Err(); err != nil {
-		t.Fatal(err)
-	}
-	bytes, flushes := disk.Written()
-	t.Logf("%d messages acknowledged over %d disk operations, %d flushes, %d KiB",
-		r.tally.Acknowledged(), r.end, flushes, bytes>>10)
-	return r
 }
 
-// acked notes where the disk stands when an acknowledgement is read.
-func (r *run) acked(s *tally.Stream, seq uint64) {
-	position := r.disk.Position()
-	r.mu.Lock()
-	defer r.mu.Unlock()
-	for uint64(len(r.positions[s])) < seq {
-		r.positions[s] = append(r.positions[s], 0)
+// publisher returns one that publishes at QoS 1 and 2, and retained messages.
+func (r *run) publisher(name, address string, p *positions) *fleet.Publisher {
+	lines := []fleet.Line{
+		{Topic: "site/" + name + "/fast", Stream: r.tally.Stream(name+"/fast", 1)},
+		{Topic: "site/" + name + "/safe", Stream: r.tally.Stream(name+"/safe", 2)},
+		{Topic: "site/" + name + "/state", Stream: r.tally.Stream(name+"/state", 1), Retain: true},
 	}
-	r.positions[s][seq-1] = position
+	return &fleet.Publisher{
+		Options: client.Options{Address: address, ClientID: name, SessionExpiry: 3600, Window: r.window},
+		Lines:   lines, Size: 100, OnAcked: p.acked,
+	}
+}
+
+func (r *run) session(name string, filters ...client.Filter) *fleet.Receiver {
+	return &fleet.Receiver{
+		Options: client.Options{ClientID: name, SessionExpiry: 3600}, Filters: filters, Got: r.tally.Receiver(),
+	}
+}
+
+// maxLate bounds how many sessions are made under load.
+const maxLate = 20
+
+// joinLate makes one more session with a subscription of its own.
+func (r *run) joinLate(t *testing.T, ctx context.Context, address string) {
+	t.Helper()
+	if len(r.late) == maxLate {
+		return
+	}
+	name := fmt.Sprintf("late-%d", len(r.late))
+	s := r.session(name, client.Filter{Filter: "late/" + name, QoS: 1})
+	s.Options.Address = address
+	if err := s.Join(ctx); err != nil {
+		t.Fatal(err)
+	}
+	r.late = append(r.late, joined{name, r.positions.now()})
 }
 
 // before returns what was acknowledged before the power was cut at that position.
 func (r *run) before(cut int) *tally.Snapshot {
-	r.mu.Lock()
-	defer r.mu.Unlock()
-	return r.tally.SnapshotIf(func(s *tally.Stream, seq uint64) bool {
-		p := r.positions[s]
-		return seq <= uint64(len(p)) && p[seq-1] > 0 && p[seq-1] <= cut
-	})
+	return r.tally.SnapshotIf(func(s *tally.Stream, seq uint64) bool { return r.positions.by(cut, s, seq) })
+}
+
+// lateBefore returns how many of the late sessions were confirmed by then.
+func (r *run) lateBefore(cut int) (n int) {
+	for n < len(r.late) && r.late[n].position <= cut {
+		n++
+	}
+	return n
 }
 
 func config(data, cloud string, settings []string) process.Gateway {
@@ -166,93 +250,105 @@ func config(data, cloud string, settings []string) process.Gateway {
 	}
 }
 
-// restart starts a fresh broker on the disk as the cut left it, with a fresh cloud, and returns
-// an error if a session or the cloud lacks what was acknowledged after patience, or has too much.
-func (r *run) restart(t *testing.T, ctx context.Context, cut int, loss faultdisk.Loss, rng *rand.Rand, patience time.Duration, settings ...string) (err error) {
+// cutter is the disk of a run that has ended, to be cut at random moments.
+type cutter struct {
+	*run
+	rng *rand.Rand
+}
+
+// cut returns the disk of a power cut at a random moment behind the confirmation of the sessions,
+// and what it must hold. i chooses what is lost.
+func (c *cutter) cut(i int) (image []byte, loss faultdisk.Loss, must duty) {
+	loss = faultdisk.Losses[i%len(faultdisk.Losses)]
+	at := c.joined + 1 + c.rng.IntN(c.end-c.joined)
+	return c.disk.Image(at, loss, c.rng), loss, duty{c.before(at), c.lateBefore(at)}
+}
+
+// newCutter records a run on a file system.
+func newCutter(t *testing.T, ctx context.Context, system faultdisk.FileSystem) *cutter {
 	t.Helper()
-	dir := t.TempDir()
-	image, err := faultdisk.Mount(dir, r.disk.Image(cut, loss, rng))
-	if err != nil {
-		t.Fatal(err)
-	}
-	defer func() { err = errors.Join(err, image.Close()) }()
-	cloud, err := process.Mosquitto(ctx, dir)
-	if err != nil {
-		t.Fatal(err)
-	}
-	defer cloud.Kill()
-
-	want := r.before(cut)
-	ctx, cancel := context.WithCancel(ctx)
-	var wait sync.WaitGroup
-	defer wait.Wait()
-	defer cancel()
-	failed := make(chan error, 8)
-	start := func(s *fleet.Receiver) {
-		wait.Go(func() { // ends with the context; restart waits
-			if err := s.Run(ctx, nil); err != nil && ctx.Err() == nil {
-				failed <- err
-			}
-		})
-	}
-	above := &fleet.Receiver{
-		Options: client.Options{Address: cloud.Spec.Address, ClientID: "above", SessionExpiry: 3600},
-		Filters: []client.Filter{{Filter: "plant/#", QoS: 2}},
-		Got:     r.tally.Receiver(),
-	}
-	if err := above.Join(ctx); err != nil {
-		t.Fatal(err)
-	}
-	start(above)
-
-	gateway, err := process.Dunlin(ctx, dir, config(filepath.Join(image.Path, "data"), cloud.Spec.Address, settings))
-	if err != nil {
-		return err
-	}
-	defer gateway.Kill()
-	receivers := []*fleet.Receiver{above}
-	for _, joined := range r.sessions {
-		s := &fleet.Receiver{Options: joined.Options, Filters: joined.Filters, Got: r.tally.Receiver(), Joined: true}
-		s.Options.Address = gateway.Spec.Address
-		start(s)
-		receivers = append(receivers, s)
-	}
-	for _, s := range receivers {
-		rules := tally.Rules{ExactlyOnce: s.Filters[0].QoS == 2}
-		complete, cancel := context.WithTimeout(ctx, patience)
-		err := fleet.Complete(complete, s.Got, want, rules)
-		cancel()
-		select {
-		case failure := <-failed:
-			return failure
-		default:
-		}
-		if err == nil {
-			err = s.Got.Check(want, rules)
-		}
-		if err != nil {
-			return fmt.Errorf("%s: %w", s.Options.ClientID, err)
-		}
-	}
-	return nil
+	r := record(t, ctx, system, func(*faultdisk.Disk) {})
+	seed := rand.Uint64()
+	t.Logf("seed %d", seed)
+	return &cutter{r, rand.New(rand.NewPCG(seed, 0))}
 }
 
 func TestPowerCutsLoseNothing(t *testing.T) {
-	ctx, cancel := context.WithTimeout(t.Context(), guard)
-	defer cancel()
-	r := record(t, ctx, func(*faultdisk.Disk) {})
-	seed := rand.Uint64()
-	t.Logf("seed %d", seed)
-	rng := rand.New(rand.NewPCG(seed, 0))
-	for i := range images {
-		loss := faultdisk.Losses[i%len(faultdisk.Losses)]
-		cut := r.joined + 1 + rng.IntN(r.end-r.joined)
-		t.Run(fmt.Sprintf("cut %d/%s", i, loss), func(t *testing.T) {
-			if err := r.restart(t, ctx, cut, loss, rng, 30*time.Second); err != nil {
-				t.Errorf("cut at operation %d of %d, %s of what was not flushed: %v", cut, r.end, loss, err)
+	for _, system := range fileSystems() {
+		t.Run(system.Name, func(t *testing.T) {
+			ctx, cancel := context.WithTimeout(t.Context(), guard)
+			defer cancel()
+			c := newCutter(t, ctx, system)
+			for i := range images() {
+				image, loss, must := c.cut(i)
+				t.Run(fmt.Sprintf("cut %d/%s", i, loss), func(t *testing.T) {
+					if err := c.restart(t, ctx, image, must, patience); err != nil {
+						t.Errorf("%s of what was not flushed: %v", loss, err)
+					}
+				})
 			}
 		})
 	}
+}
+
+// TestCutsDuringRecoveryLoseNothing starts the broker on a disk whose power was cut, and cuts it
+// again while file system and broker recover and the first messages come.
+func TestCutsDuringRecoveryLoseNothing(t *testing.T) {
+	for _, system := range fileSystems() {
+		t.Run(system.Name, func(t *testing.T) {
+			ctx, cancel := context.WithTimeout(t.Context(), guard)
+			defer cancel()
+			c := newCutter(t, ctx, system)
+			for i := range images() / 3 {
+				image, first, must := c.cut(i)
+				// Each loss meets each.
+				second := faultdisk.Losses[(i+i/len(faultdisk.Losses))%len(faultdisk.Losses)]
+				t.Run(fmt.Sprintf("cut %d/%s then %s", i, first, second), func(t *testing.T) {
+					image, must := c.again(t, ctx, fmt.Sprintf("again-%d", i), image, second, must)
+					if err := c.restart(t, ctx, image, must, patience); err != nil {
+						t.Errorf("%s, then %s of what was not flushed: %v", first, second, err)
+					}
+				})
+			}
+		})
+	}
+}
+
+// again starts a gateway on an image, publishes a little as a device called name, and returns the
+// disk as a cut at any moment since the image was mounted leaves it.
+func (c *cutter) again(t *testing.T, ctx context.Context, name string, image []byte, loss faultdisk.Loss, must duty) ([]byte, duty) {
+	t.Helper()
+	disk, err := faultdisk.Resume(t.TempDir(), c.system, image)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer func() {
+		if err := disk.Close(); err != nil {
+			t.Error(err)
+		}
+	}()
+	nowhere, err := process.FreeAddress()
+	if err != nil {
+		t.Fatal(err)
+	}
+	gateway, err := process.Dunlin(ctx, t.TempDir(), config(filepath.Join(disk.Path, "data"), nowhere, nil))
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer gateway.Kill()
+	since := newPositions(disk.Position)
+	p := c.publisher(name, gateway.Spec.Address, &since)
+	p.Limit = 150
+	if err := p.Run(ctx, nil); err != nil {
+		t.Fatal(err)
+	}
+	cut := c.rng.IntN(disk.Position() + 1)
+	t.Logf("cut again at operation %d of %d", cut, disk.Position())
+	old := must.want
+	must.want = c.tally.SnapshotIf(func(s *tally.Stream, seq uint64) bool {
+		return old.Has(s, seq) || since.by(cut, s, seq)
+	})
+	return disk.Image(cut, loss, c.rng), must
 }
 
 // TestPowerCutsLoseWithoutFsync is the test of the test: a broker that does not sync must be
@@ -262,17 +358,18 @@ func TestPowerCutsLoseWithoutFsync(t *testing.T) {
 	defer cancel()
 	const off = "store.unsafe_no_sync=true"
 	// The sessions get to the disk all the same, so that what is missed is messages.
-	r := record(t, ctx, func(d *faultdisk.Disk) {
+	r := record(t, ctx, faultdisk.Ext4, func(d *faultdisk.Disk) {
 		if err := d.Sync(); err != nil {
 			t.Fatal(err)
 		}
 	}, off)
 	rng := rand.New(rand.NewPCG(1, 2))
 	lost := 0
-	for i := range images {
+	for i := range images() {
 		// One loss proves it. The first cuts are at the end, where most was acknowledged.
-		cut := r.end - i*(r.end-r.joined)/images
-		if err := r.restart(t, ctx, cut, faultdisk.Unflushed, rng, 2*time.Second, off); err != nil {
+		cut := r.end - i*(r.end-r.joined)/images()
+		must := duty{want: r.before(cut)}
+		if err := r.restart(t, ctx, r.disk.Image(cut, faultdisk.Unflushed, rng), must, 2*time.Second, off); err != nil {
 			t.Logf("found out at operation %d of %d: %.300v", cut, r.end, err)
 			lost++
 			break

@@ -21,6 +21,7 @@ import (
 // plant is a gateway and a cloud, both the real broker and both on one disk, so that one cut of
 // the power ends both, with devices at the one and an application at the other.
 type plant struct {
+	system         faultdisk.FileSystem
 	disk           *faultdisk.Disk
 	tally          *tally.Tally
 	gateway, cloud string // addresses, the same over restarts
@@ -59,18 +60,13 @@ func (p *plant) start(ctx context.Context, t *testing.T, data string) (kill func
 }
 
 // newPlant makes the disk and everybody, and starts nothing.
-func newPlant(t *testing.T) *plant {
+func newPlant(t *testing.T, system faultdisk.FileSystem) *plant {
 	t.Helper()
-	disk, err := faultdisk.Create(t.TempDir(), diskSize)
+	disk, err := faultdisk.Create(t.TempDir(), system)
 	if err != nil {
 		t.Fatal(err)
 	}
-	t.Cleanup(func() {
-		if err := disk.Close(); err != nil {
-			t.Error(err)
-		}
-	})
-	p := &plant{disk: disk, tally: tally.New()}
+	p := &plant{system: system, disk: disk, tally: tally.New()}
 	for _, address := range []*string{&p.gateway, &p.cloud} {
 		if *address, err = process.FreeAddress(); err != nil {
 			t.Fatal(err)
@@ -106,9 +102,14 @@ func newPlant(t *testing.T) *plant {
 // online returns those who are connected all the time.
 func (p *plant) online() []*fleet.Receiver { return append(p.receivers, p.above) }
 
-// record runs the plant under load and takes moments of it.
+// record runs the plant under load and takes moments of it. At the end the disk is unmounted.
 func (p *plant) record(ctx context.Context, t *testing.T) (moments []moment) {
 	t.Helper()
+	defer func() {
+		if err := p.disk.Close(); err != nil {
+			t.Error(err)
+		}
+	}()
 	kill, err := p.start(ctx, t, p.disk.Path)
 	if err != nil {
 		t.Fatal(err)
@@ -137,8 +138,8 @@ func (p *plant) record(ctx context.Context, t *testing.T) (moments []moment) {
 	}
 	ticker := time.NewTicker(time.Millisecond)
 	defer ticker.Stop()
-	for len(moments) < images {
-		next := uint64(messages / images * (len(moments) + 1))
+	for len(moments) < images() {
+		next := uint64(messages / images() * (len(moments) + 1))
 		for p.tally.Acknowledged() < next {
 			select {
 			case <-ticker.C:
@@ -168,7 +169,7 @@ func (p *plant) record(ctx context.Context, t *testing.T) (moments []moment) {
 // resume lets everybody go on from a moment, on the disk as the cut left it.
 func (p *plant) resume(ctx context.Context, t *testing.T, m moment, loss faultdisk.Loss, rng *rand.Rand) (err error) {
 	t.Helper()
-	image, err := faultdisk.Mount(t.TempDir(), p.disk.Image(m.position, loss, rng))
+	image, err := faultdisk.Mount(t.TempDir(), p.system, p.disk.Image(m.position, loss, rng))
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -238,18 +239,22 @@ func (p *plant) resume(ctx context.Context, t *testing.T, m moment, loss faultdi
 // their part of their sessions and go on: nothing acknowledged is lost, and nothing of QoS 2
 // comes twice, neither to those at the gateway nor through both brokers.
 func TestPowerCutsAmidAllFlowsKeepThePromise(t *testing.T) {
-	ctx, cancel := context.WithTimeout(t.Context(), guard)
-	defer cancel()
-	p := newPlant(t)
-	moments := p.record(ctx, t)
-	seed := rand.Uint64()
-	t.Logf("seed %d", seed)
-	rng := rand.New(rand.NewPCG(seed, 0))
-	for i, m := range moments {
-		loss := faultdisk.Losses[i%len(faultdisk.Losses)]
-		t.Run(fmt.Sprintf("moment %d/%s", i, loss), func(t *testing.T) {
-			if err := p.resume(ctx, t, m, loss, rng); err != nil {
-				t.Errorf("cut at operation %d, %s of what was not flushed: %v", m.position, loss, err)
+	for _, system := range fileSystems() {
+		t.Run(system.Name, func(t *testing.T) {
+			ctx, cancel := context.WithTimeout(t.Context(), guard)
+			defer cancel()
+			p := newPlant(t, system)
+			moments := p.record(ctx, t)
+			seed := rand.Uint64()
+			t.Logf("seed %d", seed)
+			rng := rand.New(rand.NewPCG(seed, 0))
+			for i, m := range moments {
+				loss := faultdisk.Losses[i%len(faultdisk.Losses)]
+				t.Run(fmt.Sprintf("moment %d/%s", i, loss), func(t *testing.T) {
+					if err := p.resume(ctx, t, m, loss, rng); err != nil {
+						t.Errorf("cut at operation %d, %s of what was not flushed: %v", m.position, loss, err)
+					}
+				})
 			}
 		})
 	}
