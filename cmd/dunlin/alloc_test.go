@@ -71,7 +71,8 @@ func runHere(t *testing.T) (addr string) {
 	}
 	ctx, cancel := context.WithCancel(t.Context())
 	done := make(chan error, 1)
-	go func() { done <- run(ctx, cfg, slog.New(slog.DiscardHandler)) }() // ended by cancel, waited for in the cleanup
+	logger := slog.New(slog.DiscardHandler)
+	go func() { done <- run(ctx, cfg, &lacks{log: logger}, logger) }() // ended by cancel, waited for in the cleanup
 	t.Cleanup(func() {
 		cancel()
 		if err := <-done; err != nil {

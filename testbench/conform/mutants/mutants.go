@@ -78,7 +78,7 @@ var mutants = []mutant{
 		[]string{"5.0:MQTT-3.1.3-9"},
 	},
 	{
-		"wills do not wait for their delay", "core/broker/member.go",
+		"wills do not wait for their delay", "core/broker/wills.go",
 		"b.loop.At(b.loop.Now()+wait, m.away.willDue)", "b.loop.At(b.loop.Now()+wait/1000, m.away.willDue)",
 		[]string{"5.0:§3.1.3.2.2"},
 	},
