@@ -1,9 +1,11 @@
 package main
 
 import (
+	"cmp"
 	"fmt"
 	"log/slog"
 	"strconv"
+	"strings"
 
 	"dunlin/cmd/dunlin/config"
 	"dunlin/core/broker"
@@ -26,6 +28,24 @@ func flashValues(b *boltfile.Budget) []broker.Value {
 		value("put_off", func(u boltfile.Usage) int64 { return u.PutOff }),
 		value("left", func(u boltfile.Usage) int64 { return u.Left }),
 	}
+}
+
+// durability turns checked rules into the broker's.
+func durability(rules []config.Durability) (all []broker.DurabilityRule, err error) {
+	for _, r := range rules {
+		d, err := broker.ParseDurability(r.Mode)
+		if err != nil {
+			return nil, err
+		}
+		all = append(all, broker.DurabilityRule{Filter: r.Filter, Durability: d})
+	}
+	return all, nil
+}
+
+// relaxedValue tells which messages are acknowledged before they are on disk.
+func relaxedValue(s *config.Store) broker.Value {
+	text := cmp.Or(strings.Join(s.Relaxed(), " "), "none")
+	return broker.Value{Name: "store/durability/relaxed", Text: func() string { return text }}
 }
 
 // flashAlarm is raised while a budget is used up.

@@ -8,6 +8,7 @@ import (
 	"math"
 	"path/filepath"
 	"runtime"
+	"strings"
 	"sync"
 	"time"
 
@@ -82,6 +83,13 @@ func run(ctx context.Context, cfg *config.Config, without *lacks, logger *slog.L
 	if err != nil {
 		return err
 	}
+	rules, err := durability(cfg.Store.Durability)
+	if err != nil {
+		return err
+	}
+	if relaxed := cfg.Store.Relaxed(); len(relaxed) > 0 {
+		logger.Warn("messages of these topics are acknowledged before they are on disk", "relaxed", strings.Join(relaxed, " "))
+	}
 	b, err := broker.New(broker.Options{
 		Store:    store,
 		Outboxes: ups.outboxes(),
@@ -102,7 +110,8 @@ func run(ctx context.Context, cfg *config.Config, without *lacks, logger *slog.L
 		SysInterval:    cfg.Sys.Interval,
 		Version:        version,
 		Ledger:         store,
-		Values:         flashValues(budget),
+		Durability:     rules,
+		Values:         append(flashValues(budget), relaxedValue(&cfg.Store)),
 		Alarms: []broker.Alarm{
 			{Name: "damage", Text: func() string { return damage }},
 			{Name: "missing", Text: func() string { return missing }},

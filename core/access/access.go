@@ -172,7 +172,7 @@ func (g *Grant) MaySubscribe(filter string) bool {
 		return true
 	}
 	for _, allowed := range g.subscribe {
-		if covers(allowed, filter) {
+		if Covers(allowed, filter) {
 			return true
 		}
 	}

@@ -184,7 +184,7 @@ func TestChecksDoNotAllocate(t *testing.T) {
 	}
 }
 
-// TestCoversIsExact compares covers with the sets of topics that filters match, for all filters
+// TestCoversIsExact compares Covers with the sets of topics that filters match, for all filters
 // of up to four levels over an alphabet in which every case occurs. A topic of five levels, with
 // a level that no filter has, tells any two filters apart that differ at all.
 func TestCoversIsExact(t *testing.T) {
@@ -210,8 +210,8 @@ func TestCoversIsExact(t *testing.T) {
 			for w, set := range sets[j] {
 				want = want && set&^sets[i][w] == 0
 			}
-			if got := covers(allowed, asked); got != want {
-				t.Errorf("covers(%q, %q) = %v, want %v", allowed, asked, got, want)
+			if got := Covers(allowed, asked); got != want {
+				t.Errorf("Covers(%q, %q) = %v, want %v", allowed, asked, got, want)
 			}
 		}
 	}
@@ -248,7 +248,7 @@ func TestWhatIsCoveredMayBeReceived(t *testing.T) {
 	covered := 0
 	for range 200_000 {
 		allowed, asked := random(levels, true), random(levels, true)
-		if allowed == "" || asked == "" || !covers(allowed, asked) {
+		if allowed == "" || asked == "" || !Covers(allowed, asked) {
 			continue
 		}
 		covered++

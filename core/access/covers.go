@@ -2,10 +2,10 @@ package access
 
 import "strings"
 
-// covers reports whether every Topic Name that asked matches is matched by allowed, too. Both
+// Covers reports whether every Topic Name that asked matches is matched by allowed, too. Both
 // are valid Topic Filters. It is exact, with the rule of [MQTT-4.7.2-1] that wildcards do not
 // match a first level that begins with $. It costs one pass through both.
-func covers(allowed, asked string) bool {
+func Covers(allowed, asked string) bool {
 	switch asked {
 	case "#", "/#":
 		// "#" also matches the level above it, but there is no Topic Name without a level, nor

@@ -49,6 +49,7 @@ type Broker struct {
 	durableLimits, transientLimits *session.Limits
 
 	rewrites      rule.Rewrites
+	durability    []DurabilityRule
 	autoSubscribe []AutoSubscription
 
 	responsePrefix string
@@ -144,6 +145,7 @@ func New(o Options) (*Broker, error) {
 		endings:  make(map[string]*member),
 
 		rewrites:       o.Rewrites,
+		durability:     o.Durability,
 		autoSubscribe:  o.AutoSubscribe,
 		responsePrefix: o.ResponsePrefix,
 

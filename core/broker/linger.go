@@ -43,7 +43,7 @@ func (a *answering) within(d, now time.Duration) bool {
 // lingers says whether a message may stay off the disk for a moment: it is sent at once to all its
 // durable receivers, each of which acknowledges in half of the time that there is.
 func (b *Broker) lingers(pub *publication) bool {
-	if b.limits.Linger == 0 || pub.QoS != 1 || pub.Retain || pub.copied || len(b.copies) > 0 ||
+	if b.limits.Linger == 0 || pub.durability != Batched || pub.QoS != 1 || pub.Retain || pub.copied || len(b.copies) > 0 ||
 		pub.from != 0 || pub.overStore() || len(b.targets) == 0 {
 		return false
 	}

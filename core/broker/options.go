@@ -35,6 +35,9 @@ type Options struct {
 
 	// Rewrites change the topics that clients use; access rules are about what they become.
 	Rewrites rule.Rewrites
+	// Durability is what messages are acknowledged for, by topic: the first rule that matches decides,
+	// and Batched is what no rule matches.
+	Durability []DurabilityRule
 	// AutoSubscribe are subscriptions that every client has from CONNECT on.
 	AutoSubscribe []AutoSubscription
 	// ResponsePrefix is the topic below which each client is told a topic of its own for responses,

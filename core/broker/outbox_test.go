@@ -23,6 +23,7 @@ type spool struct {
 	leave   string // payloads that a rule leaves out
 	full    bool
 	held    bool
+	urgent  bool
 	waiting []func()
 	calls   int
 }
@@ -32,6 +33,12 @@ var errSpool = errors.New("the spool takes nothing")
 func (s *spool) Name() string      { return "cloud" }
 func (s *spool) Filters() []string { return s.filters }
 func (s *spool) Flush()            {}
+
+func (s *spool) Urgent() {
+	s.mu.Lock()
+	s.urgent = true
+	s.mu.Unlock()
+}
 
 func (s *spool) Admits(int) bool {
 	s.mu.Lock()

@@ -22,11 +22,12 @@ type publication struct {
 	msg            *message.Message // made when something has to keep it
 	own            bool             // of the broker itself: it is not kept
 	// sender is the durable session that must remember sentID, at QoS 2; nil = none.
-	sender  *member
-	sentID  packet.ID
-	copied  bool        // there are records behind the first
-	delayed durable.Seq // its number while it was delayed in the store, 0 = it was not
-	again   bool        // it was published: only who is durable missed it
+	sender     *member
+	sentID     packet.ID
+	copied     bool        // there are records behind the first
+	delayed    durable.Seq // its number while it was delayed in the store, 0 = it was not
+	again      bool        // it was published: only who is durable missed it
+	durability Durability
 	// from and fromSeq are the queue that the message leaves, if it is moved; 0 = it is new.
 	from    durable.SessionNumber
 	fromSeq durable.Seq
@@ -186,6 +187,9 @@ func (b *Broker) publish(pub *publication, op *publishing) {
 
 	route := b.cache.Lookup(pub.Topic)
 	pub.topic = route.Topic
+	if pub.QoS > 0 && len(b.durability) > 0 {
+		pub.durability = b.durabilityOf(pub)
+	}
 	if b.observer != nil && !pub.own && !pub.again {
 		b.observer.Published(Publication{
 			ClientID: pub.publisher, Source: pub.source, Topic: pub.topic, Payload: pub.Payload, QoS: pub.QoS, Retain: pub.Retain,
@@ -234,11 +238,15 @@ func (b *Broker) publish(pub *publication, op *publishing) {
 	} else if pub.Retain {
 		b.retain(pub)
 	}
-	b.hand(pub, op)
+	waiter := b.apart(pub, op)
+	b.hand(pub, waiter)
 	if len(b.copies) > 0 {
-		b.offerCopies(pub, op)
+		b.offerCopies(pub, waiter)
 	}
-	op.msg = pub.msg
+	op.msg, waiter.msg = pub.msg, pub.msg
+	if waiter != op {
+		b.begin(waiter, matched)
+	}
 	b.begin(op, matched)
 }
 
@@ -356,6 +364,9 @@ func (b *Broker) hand(pub *publication, op *publishing) {
 		case !pub.overStore():
 			op.waits++
 			o.Append(b.message(pub), 0, op.handback(o))
+			if pub.durability == Sync {
+				o.Urgent()
+			}
 		}
 	}
 }
@@ -368,6 +379,8 @@ func (b *Broker) append(pub *publication, op *publishing) {
 		From:      pub.from,
 		FromSeq:   pub.fromSeq,
 		Linger:    b.lingers(pub),
+		Sync:      pub.durability == Sync,
+		Relaxed:   pub.durability == Relaxed,
 		Lazy:      len(b.durables) == 0 && pub.QoS == 0,
 	}
 	if len(b.copies) == 0 {

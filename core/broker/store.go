@@ -86,6 +86,8 @@ type Outbox interface {
 	// Since only the highest number is kept, the outbox takes none behind one that it has not
 	// taken: those fail, too, until the missing one comes again.
 	Append(m *message.Message, source durable.Seq, done func(error))
+	// Urgent asks for what was appended to be written at once with the next Flush, though it costs more.
+	Urgent()
 	// Flush hands what was collected to the writer and returns at once.
 	Flush()
 }

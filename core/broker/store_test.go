@@ -34,6 +34,7 @@ type fakeStore struct {
 	together bool
 	ties     int  // calls of Together(true)
 	lingers  bool // the last message may
+	sync     bool // the last message is to be
 }
 
 type record struct {
@@ -130,7 +131,7 @@ func (s *fakeStore) Append(a durable.Append, t durable.Token) durable.Seq {
 		return 0
 	}
 	s.seq++
-	s.lingers = a.Linger
+	s.lingers, s.sync = a.Linger, a.Sync
 	r := &record{seq: s.seq, m: a.Message, to: slices.Clone(a.Receivers)}
 	s.records = append(s.records, r)
 	for _, to := range a.Receivers {
@@ -508,7 +509,6 @@ func (s *fakeStore) restored() (all []durable.Restored) {
 					x.Floor = rec.seq - 1
 				}
 				x.Pending++
-				x.Last = rec.seq
 			}
 		}
 		all = append(all, x)

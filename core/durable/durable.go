@@ -53,6 +53,10 @@ type Append struct {
 	// the disk for a moment; when every receiver is Done with it by then it is never written, and
 	// completes. It is not Retained, nor noted for a publisher, nor in several parts.
 	Linger bool
+	// Sync: it is written at once, though that may cost more than the flash is to bear.
+	Sync bool
+	// Relaxed: it is answered as any other, but need not be written before it would be without a token.
+	Relaxed bool
 	// Lazy: nobody waits for it (a retained message at QoS 0); it rides with the next commit or
 	// goes within a minute.
 	Lazy bool
@@ -111,7 +115,6 @@ type Restored struct {
 	Bytes    int64       // topic, properties and payload of them
 	Shared   int         // how many of them came by a shared subscription
 	Floor    Seq         // everything up to and including it is done
-	Last     Seq         // the last that is queued, 0 = none
 	Outgoing []Outgoing  // QoS 2 in flight, in the order in which they were sent
 	Incoming []packet.ID // QoS 2 ids of the client that wait for its PUBREL
 }

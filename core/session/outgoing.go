@@ -276,11 +276,8 @@ func (s *Session) Entry(e *durable.Entry) (packet.ID, Deliver) {
 	s.readTo = e.Seq
 	id := s.flight.takeID()
 	s.push(run{seq: e.Seq, id: id, state: firstState(e.QoS)})
-	switch {
-	case e.QoS == 2:
+	if e.QoS == 2 {
 		return id, Commit
-	case s.mayHaveLeft(e):
-		return id, Resend
 	}
 	return id, Send
 }

@@ -12,6 +12,7 @@ import (
 	"github.com/google/go-cmp/cmp"
 
 	"dunlin/core/durable"
+	"dunlin/storeforward/boltfile"
 )
 
 // patient is a store in which messages linger until something makes them due.
@@ -309,4 +310,39 @@ func checkCrash(t *testing.T, c *bench, all []*sentMessage, sessions []durable.S
 			}
 		}
 	}
+}
+
+func TestARelaxedMessageIsWrittenWithinSaveAfterAndASyncOneAtOnce(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		o := testOptions()
+		o.SaveAfter = 3 * time.Second
+		o.Budget = boltfile.NewBudget(boltfile.BudgetOptions{PerDay: 1, Burst: 1, MaxDelay: 10 * time.Second})
+		b := start(t, filepath.Join(t.TempDir(), "sessions.db"), o)
+		b.put(1)
+		time.Sleep(10 * time.Minute) // the first commit has used the budget up
+		k := b.next()
+		s := b.Append(durable.Append{Message: note("relaxed"), Receivers: receivers(1, 1), Relaxed: true}, k)
+		b.Flush()
+		time.Sleep(3*time.Second - time.Millisecond)
+		synctest.Wait()
+		if got := b.records(); got != nil {
+			t.Errorf("records %v before 3 s", got)
+		}
+		time.Sleep(time.Millisecond)
+		b.a.wait(t, k)
+		equal(t, "records after 3 s", b.records(), []durable.Seq{s})
+		k = b.next()
+		at := time.Now()
+		b.Append(durable.Append{Message: note("sync"), Receivers: receivers(1, 1), Sync: true}, k)
+		b.Flush()
+		b.a.wait(t, k)
+		if late := time.Since(at); late != 0 {
+			t.Errorf("a sync message waited for %v", late)
+		}
+		at = time.Now()
+		b.add("batched", 1)
+		if late := time.Since(at); late != 10*time.Second {
+			t.Errorf("a batched message waited for %v, want 10 s", late)
+		}
+	})
 }

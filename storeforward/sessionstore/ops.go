@@ -39,10 +39,16 @@ func (s *Store) Append(a durable.Append, k durable.Token) durable.Seq {
 		return s.lingers(&a, k, size)
 	}
 	d := s.delay(k)
-	if a.Lazy {
+	switch {
+	case a.Lazy:
 		d = lazyDelay
+	case a.Relaxed:
+		d = s.opts.SaveAfter
 	}
 	t := s.want(d)
+	if a.Sync && s.w != nil {
+		s.w.Urgent()
+	}
 	if k != 0 {
 		s.dueBy(a.Message.Publisher)
 	}

@@ -318,6 +318,9 @@ func (s *Spool) missed(source durable.Seq) {
 	}
 }
 
+// Urgent asks for what was appended to be written with the next Flush, whatever the budget says.
+func (s *Spool) Urgent() { s.writer.Urgent() }
+
 // Flush hands what was appended to the writer and returns at once.
 func (s *Spool) Flush() { s.writer.Flush() }
 

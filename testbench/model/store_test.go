@@ -213,7 +213,6 @@ func (s *state) restored() (all []durable.Restored) {
 					r.Floor = x.seq - 1
 				}
 				r.Pending++
-				r.Last = x.seq
 			}
 		}
 		all = append(all, r)

@@ -158,6 +158,9 @@ func (u *Uplink) Append(m *message.Message, source durable.Seq, done func(error)
 	done(nil)
 }
 
+// Urgent asks for what was appended to be written with the next Flush, whatever the flash budget says.
+func (u *Uplink) Urgent() { u.spool.Urgent() }
+
 // Flush hands what was appended to the writer and returns at once.
 func (u *Uplink) Flush() { u.spool.Flush() }
 

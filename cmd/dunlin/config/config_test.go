@@ -34,7 +34,7 @@ func TestSampleNamesEveryDefault(t *testing.T) {
 		"data", "address", "open", "max_connections", "max_packet", "receive_maximum", "max_in_flight",
 		"connect_timeout", "max_topic_levels", "max_subscriptions", "max_output", "max_wills", "max_keep_alive", "max_connect_rate", "max_message_rate", "resend_after", "topic_aliases", "max_qos", "retain",
 		"wildcards", "subscription_ids", "shared_subscriptions", "check_payload_format", "max_expiry", "will_grace",
-		"max_queued_messages", "max_queued_bytes", "when_full", "max_messages", "max_bytes", "max_delay", "interval", "level", "format",
+		"max_queued_messages", "max_queued_bytes", "when_full", "max_messages", "max_bytes", "max_delay", "interval", "level", "wear", "linger", "save_after", "budget", "burst", "format",
 	} {
 		if !regexp.MustCompile(`(?m)^[ -]*` + key + `: \S`).Match(packaging.Sample) {
 			t.Errorf("packaging/dunlin.yaml does not say %s", key)
@@ -82,6 +82,9 @@ func TestExamplesInTheSampleAreValid(t *testing.T) {
 	}
 	if diff := cmp.Diff(wantRewrite, c.Rewrite); diff != "" {
 		t.Errorf("rewrite (-want +got):\n%s", diff)
+	}
+	if diff := cmp.Diff([]Durability{{"alarms/#", "sync"}}, c.Store.Durability); diff != "" {
+		t.Errorf("durability (-want +got):\n%s", diff)
 	}
 	wantAuto := []AutoSubscription{{Topic: "commands/%c/#", QoS: 1, RetainHandling: 1}, {Topic: "news/%u", QoS: 1, RetainHandling: 1}}
 	if diff := cmp.Diff(wantAuto, c.AutoSubscribe); diff != "" {

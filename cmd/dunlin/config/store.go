@@ -1,9 +1,13 @@
 package config
 
 import (
+	"strings"
 	"time"
 
 	"go.yaml.in/yaml/v3"
+
+	"dunlin/core/access"
+	"dunlin/core/topic"
 )
 
 // Store tunes what is on disk.
@@ -16,10 +20,28 @@ type Store struct {
 	// SaveAfter is how long acknowledgements by receivers may stay unsaved, which a crash has repeated.
 	SaveAfter time.Duration
 	Flash     Flash
+	// Durability is for topics that want another than "batched"; the first filter that matches decides.
+	Durability []Durability
 
 	// UnsafeNoSync leaves out every fsync, so that a power cut loses acknowledged messages. It is
 	// there for the crash tests, which must fail with it, and is named nowhere else.
 	UnsafeNoSync bool
+}
+
+// Durability is what the messages of some topics are acknowledged for.
+type Durability struct {
+	Filter string
+	Mode   string // sync, batched or relaxed; see broker.Durability
+}
+
+// Relaxed returns the filters whose messages are acknowledged before they are on disk.
+func (s *Store) Relaxed() (filters []string) {
+	for _, d := range s.Durability {
+		if d.Mode == "relaxed" {
+			filters = append(filters, d.Filter)
+		}
+	}
+	return filters
 }
 
 // Flash is how much is written to flash.
@@ -57,7 +79,7 @@ const (
 
 // store reads the group: what is not there, or "auto", is as wear has it.
 func (d *decoder) store(n *yaml.Node, s *Store) {
-	wear, no := s.Wear, s.UnsafeNoSync
+	wear, no, durability := s.Wear, s.UnsafeNoSync, s.Durability
 	var take []func() // of what is there
 	d.group(n,
 		field{key: "wear", read: d.oneOf(&wear, "normal", "low")},
@@ -65,6 +87,9 @@ func (d *decoder) store(n *yaml.Node, s *Store) {
 		unlessAuto("save_after", &take, &s.SaveAfter, func(v *time.Duration) func(*yaml.Node) {
 			return d.duration(v, 10*time.Millisecond, maxSaveAfter)
 		}),
+		field{key: "durability", read: func(n *yaml.Node) {
+			list(d, n, &durability, func(n *yaml.Node, rule *Durability) { d.durability(n, durability, rule) })
+		}},
 		field{key: "flash", read: func(n *yaml.Node) { d.flash(n, &take, &s.Flash) }},
 		field{key: "unsafe_no_sync", hidden: true, read: func(n *yaml.Node) {
 			d.flag(&no)(n)
@@ -74,9 +99,42 @@ func (d *decoder) store(n *yaml.Node, s *Store) {
 		}},
 	)
 	*s = stores[wear]
-	s.UnsafeNoSync = no
+	s.UnsafeNoSync, s.Durability = no, durability
 	for _, f := range take {
 		f()
+	}
+}
+
+// durability reads a rule of all.
+func (d *decoder) durability(n *yaml.Node, all []Durability, r *Durability) {
+	g, ok := d.group(n,
+		field{key: "filter", read: d.filter(&r.Filter)},
+		field{key: "mode", read: d.oneOf(&r.Mode, "sync", "batched", "relaxed")},
+	)
+	if !ok {
+		return
+	}
+	for _, key := range []string{"filter", "mode"} {
+		if !g.has(key) {
+			d.fail(n, "%s is missing; allowed: filter and mode, as in {filter: alarms/#, mode: sync}", key)
+			return
+		}
+	}
+	if _, _, shared, _ := topic.Shared(r.Filter); shared || r.Filter == "$SYS" || strings.HasPrefix(r.Filter, "$SYS/") {
+		d.failAt(g, "filter", "nothing is published to %.80q; allowed: a filter of topics that clients publish to", r.Filter)
+	}
+	if r.Mode == "relaxed" {
+		d.warnAt(g, "mode", "messages to %s are acknowledged before they are on disk: a crash loses what came in the last moment (store.save_after)", r.Filter)
+	}
+	for i := range all {
+		o := &all[i]
+		if o == r {
+			return
+		}
+		if o.Filter != "" && access.Covers(o.Filter, r.Filter) {
+			d.failAt(g, "filter", "what %.80q matches is decided by %.80q (store.durability.%d) already; allowed: before that", r.Filter, o.Filter, i)
+			return
+		}
 	}
 }
 

@@ -49,9 +49,35 @@ func TestWrongStoreSettingsAreSaidInWords(t *testing.T) {
 		"store: {flash: {max_delay: 0}}\n":  "0 is out of range; allowed: 1ms to 10s",
 		"store: {flash: {buget: 1GB}}\n":    `unknown key "buget"; did you mean "budget"?`,
 		"store: {flash: {burst: [1, 2]}}\n": "got a list",
+
+		"store: {durability: [{filter: a/#}]}\n":                                                                `mode is missing; allowed: filter and mode`,
+		"store: {durability: [{mode: sync}]}\n":                                                                 `filter is missing`,
+		"store: {durability: [{filter: a/#, mode: fast}]}\n":                                                    `"fast" is not known; allowed: sync, batched, relaxed`,
+		"store: {durability: [{filter: a#, mode: sync}]}\n":                                                     `"a#" is not a topic filter`,
+		"store: {durability: [{filter: $SYS/#, mode: sync}]}\n":                                                 `nothing is published to "$SYS/#"`,
+		"store: {durability: [{filter: $share/g/a, mode: sync}]}\n":                                             `nothing is published to "$share/g/a"`,
+		"store: {durability: [{filter: a/#, mode: sync}, {filter: a/+/b, mode: batched}]}\n":                    `what "a/+/b" matches is decided by "a/#" (store.durability.0) already`,
+		"store: {durability: [{filter: a, mode: sync}, {filter: b, mode: sync}, {filter: a, mode: batched}]}\n": `what "a" matches is decided by "a"`,
 	} {
 		if _, err := Parse("f", []byte(text), Overrides{}); err == nil || !strings.Contains(err.Error(), want) {
 			t.Errorf("%s: %v, want %q", strings.TrimSpace(text), err, want)
 		}
+	}
+}
+
+func TestDurabilityIsReadInOrderAndRelaxedIsWarnedOf(t *testing.T) {
+	const text = "store:\n  durability:\n    - {filter: raw/x, mode: batched}\n    - {filter: raw/#, mode: relaxed}\n  wear: low\n"
+	c, err := Parse("f", []byte(text), Overrides{})
+	if err != nil {
+		t.Fatal(err)
+	}
+	if diff := cmp.Diff([]Durability{{"raw/x", "batched"}, {"raw/#", "relaxed"}}, c.Store.Durability); diff != "" {
+		t.Errorf("(-want +got):\n%s", diff)
+	}
+	if len(c.Warnings) != 1 || !strings.Contains(c.Warnings[0], "f:4:29: store.durability.1.mode: messages to raw/# are acknowledged before they are on disk") {
+		t.Errorf("warnings %q", c.Warnings)
+	}
+	if got := c.Store.Relaxed(); len(got) != 1 || got[0] != "raw/#" {
+		t.Errorf("relaxed: %q", got)
 	}
 }
