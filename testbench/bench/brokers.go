@@ -54,6 +54,25 @@ func all(bin string) []*broker {
 	}, fromSource()...)
 }
 
+// threads are dunlin with one, two and four threads that read and write. The first has its plain
+// name: it is the one that the ratios are about.
+func threads() (all []*broker) {
+	for _, n := range []int{1, 2, 4} {
+		name := "dunlin"
+		if n > 1 {
+			name = fmt.Sprintf("dunlin, %d threads", n)
+		}
+		setting := fmt.Sprintf("io_threads=%d", n)
+		all = append(all, &broker{
+			name, "--set " + setting, ours,
+			func(ctx context.Context, dir string) (*process.Process, error) {
+				return process.Dunlin(ctx, dir, process.Gateway{Settings: []string{setting}})
+			},
+		})
+	}
+	return all
+}
+
 // bare is the fan-out without a broker.
 func bare(bin string) *broker {
 	return &broker{

@@ -2,6 +2,7 @@ package main
 
 import (
 	"fmt"
+	"slices"
 	"time"
 
 	"dunlin/testbench/load"
@@ -171,4 +172,18 @@ func figuresOf(r *load.Result) figures {
 		f["memory_each"], f["written_each"] = o.Memory, o.Written
 	}
 	return f
+}
+
+// threaded are the cases in which threads may share the reading and the writing. Their bounds are
+// about other brokers.
+func threaded() (all []*benchCase) {
+	names := []string{"fanout-qos0-100", "fanout-qos1-100", "fanin-qos0", "fanin-qos1"}
+	for _, c := range cases {
+		if slices.Contains(names, c.name) {
+			c := *c
+			c.must = nil
+			all = append(all, &c)
+		}
+	}
+	return all
 }

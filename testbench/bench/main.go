@@ -2,6 +2,7 @@
 //
 //	go run ./testbench/bench [--rounds 3] [--only fanout] [--brokers dunlin,mosquitto]
 //	go run ./testbench/bench --quick
+//	go run ./testbench/bench --threads
 //
 // For each case the brokers take turns, round by round, each time as a new process; what counts
 // is the median of the rounds, and of that the ratio between brokers. The report goes to
@@ -12,6 +13,8 @@
 //
 // With --quick it measures only dunlin beside a bare fan-out, and compares the ratios with those
 // of the newest report that is committed: a regression ends it with status 1.
+//
+// With --threads it measures dunlin with one, two and four io_threads.
 package main
 
 import (
@@ -47,6 +50,7 @@ func main() {
 // settings are what the command line says.
 type settings struct {
 	quick     bool
+	threads   bool
 	rounds    int
 	only      string
 	names     string
@@ -60,6 +64,7 @@ func run(ctx context.Context, args []string) error {
 	var s settings
 	flags := flag.NewFlagSet("bench", flag.ContinueOnError)
 	flags.BoolVar(&s.quick, "quick", false, "only the regression guard")
+	flags.BoolVar(&s.threads, "threads", false, "only dunlin, with one, two and four io_threads")
 	flags.IntVar(&s.rounds, "rounds", 3, "how often each broker has its turn in each case")
 	flags.StringVar(&s.only, "only", "", "only cases whose name begins with one of these, separated by commas; nothing is written")
 	flags.StringVar(&s.names, "brokers", "", "only these, separated by commas; nothing is written")
@@ -88,7 +93,11 @@ func run(ctx context.Context, args []string) error {
 		}
 		return report.compare(s.results, s.tolerance, os.Stdout)
 	}
-	brokers := all(s.bin)
+	brokers, compared := all(s.bin), cases
+	if s.threads {
+		brokers, compared = threads(), threaded()
+		report.name = "threads"
+	}
 	if s.names != "" {
 		brokers = slices.DeleteFunc(brokers, func(b *broker) bool {
 			return !slices.Contains(strings.Split(s.names, ","), b.name)
@@ -101,7 +110,7 @@ func run(ctx context.Context, args []string) error {
 		}
 		report.Brokers = append(report.Brokers, brokerVersion{b.name, version, b.words})
 	}
-	for _, c := range cases {
+	for _, c := range compared {
 		if !wanted(s.only, c.name) {
 			continue
 		}
@@ -110,7 +119,7 @@ func run(ctx context.Context, args []string) error {
 		}
 	}
 	whole := s.only == "" && s.names == ""
-	if whole {
+	if whole && !s.threads {
 		if err := s.guard(ctx, report); err != nil {
 			return err
 		}

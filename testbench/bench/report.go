@@ -33,6 +33,8 @@ type report struct {
 	Guard map[string]float64 `json:"guard,omitempty"`
 	// Bare is the CPU time for a delivery of the bare fan-out, in microseconds.
 	Bare float64 `json:"bare_cpu_us,omitempty"`
+
+	name string // at the end of those of its files, "" = nothing
 }
 
 type brokerVersion struct {
@@ -276,6 +278,9 @@ func (r *report) write(folder string) error {
 		return err
 	}
 	base := filepath.Join(folder, r.Time.Format(time.DateOnly)+"-"+r.Commit)
+	if r.name != "" {
+		base += "-" + r.name
+	}
 	fmt.Fprintln(os.Stderr, "written to", base+".{json,md}")
 	return errors.Join(os.WriteFile(base+".json", append(b, '\n'), 0o644), os.WriteFile(base+".md", text.Bytes(), 0o644))
 }

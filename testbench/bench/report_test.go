@@ -144,6 +144,23 @@ func TestCasesAreWhole(t *testing.T) {
 	}
 }
 
+func TestThreadsAreComparedInCasesThatExist(t *testing.T) {
+	if got := len(threaded()); got != 4 {
+		t.Errorf("%d cases, want 4", got)
+	}
+	if all := threads(); len(all) != 3 || all[0].name != "dunlin" {
+		t.Errorf("%d brokers, the first is %s", len(all), all[0].name)
+	}
+	r := &report{Commit: "abc", Time: time.Date(2026, 11, 1, 0, 0, 0, 0, time.UTC), name: "threads"}
+	dir := t.TempDir()
+	if err := r.write(dir); err != nil {
+		t.Fatal(err)
+	}
+	if _, err := os.Stat(filepath.Join(dir, "2026-11-01-abc-threads.md")); err != nil {
+		t.Error(err)
+	}
+}
+
 func TestBrokersAreConfiguredAsTheReportSays(t *testing.T) {
 	// The text of the report speaks of the file, which has to be there.
 	for _, b := range all("bin") {
