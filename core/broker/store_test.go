@@ -509,6 +509,7 @@ func (s *fakeStore) restored() (all []durable.Restored) {
 					x.Floor = rec.seq - 1
 				}
 				x.Pending++
+				x.Last = rec.seq
 			}
 		}
 		all = append(all, x)

@@ -115,6 +115,7 @@ type Restored struct {
 	Bytes    int64       // topic, properties and payload of them
 	Shared   int         // how many of them came by a shared subscription
 	Floor    Seq         // everything up to and including it is done
+	Last     Seq         // the last that is queued, 0 = none
 	Outgoing []Outgoing  // QoS 2 in flight, in the order in which they were sent
 	Incoming []packet.ID // QoS 2 ids of the client that wait for its PUBREL
 }

@@ -276,8 +276,11 @@ func (s *Session) Entry(e *durable.Entry) (packet.ID, Deliver) {
 	s.readTo = e.Seq
 	id := s.flight.takeID()
 	s.push(run{seq: e.Seq, id: id, state: firstState(e.QoS)})
-	if e.QoS == 2 {
+	switch {
+	case e.QoS == 2:
 		return id, Commit
+	case s.mayHaveLeft(e):
+		return id, Resend
 	}
 	return id, Send
 }

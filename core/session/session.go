@@ -63,6 +63,7 @@ type progress struct {
 	dropped  span          // what was dropped behind begun
 	mark     durable.Seq   // appended when the read under way was asked for
 	late     []durable.Seq // what was done since then and may be among its entries
+	doubt    *doubt        // of a restored session, until it has read what it had; nil = none
 }
 
 // span are the messages behind from, up to to.
@@ -101,6 +102,7 @@ func Restore(r *durable.Restored, l *Limits) *Session {
 	s.pending = r.Pending
 	s.readTo = r.Floor
 	s.live = r.Pending == 0
+	s.doubt = doubtOf(r, l)
 	for _, o := range r.Outgoing {
 		f := run{seq: o.Seq, id: o.ID, n: 1, state: sent2}
 		if o.Received {

@@ -43,6 +43,7 @@ func golden() (restored []durable.Restored, queue []durable.Entry, retained []*m
 		Bytes:    int64(len(m.Topic)*3 + 4 + 2 + 9000 + 1),
 		Shared:   1,
 		Floor:    1,
+		Last:     5,
 		Outgoing: []durable.Outgoing{{ID: 5, Received: true}, {ID: 6, Seq: 5}},
 	}}
 	queue = []durable.Entry{

@@ -270,6 +270,7 @@ func (f *found) settle() (lost uint64) {
 	f.Floor = max(f.high, f.asOf)
 	if q.queue.Len() > 0 {
 		f.Floor = q.queue.First() - 1
+		f.Last = q.queue.Last()
 	}
 	return lost
 }

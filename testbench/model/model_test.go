@@ -725,7 +725,7 @@ func (w *model) fits(s *session, o *promise, p *packet.Publish, v packet.Version
 		return fmt.Errorf("it was acknowledged on an earlier connection")
 	case p.QoS == 2 && o.twos > 0 && !(o.m.will && o.times > o.twos):
 		return fmt.Errorf("it has come at QoS 2 before")
-	case p.Dup && o.first == s.conn:
+	case p.Dup && o.first == s.conn && !(o.crashed && p.QoS == 1): // nobody knows whether that had left
 		return fmt.Errorf("DUP, and it has never left before")
 	case !p.Dup && p.QoS == 1 && alone && o.arrived > 0 && o.onTimes == 0 && o.times == 1 && !o.crashed: // [MQTT-3.3.1-1]
 		return fmt.Errorf("it comes again without DUP")

@@ -213,6 +213,7 @@ func (s *state) restored() (all []durable.Restored) {
 					r.Floor = x.seq - 1
 				}
 				r.Pending++
+				r.Last = x.seq
 			}
 		}
 		all = append(all, r)
