@@ -71,7 +71,7 @@ func run(ctx context.Context, cfg *config.Config, without *lacks, logger *slog.L
 	}
 	defer authenticator.Close()
 
-	times := moments{history: store.History(), clock: clk}
+	times := moments{store.History()}
 	ups, err := openUplinks(ctx, mend, without, cfg, store.History(), budget, logger)
 	if err != nil {
 		return err
@@ -305,18 +305,12 @@ func limits(cfg *config.Config, files uint64) broker.Limits {
 }
 
 // moments dates messages by the boot of the machine; it is the broker's Clock.
-type moments struct {
-	history *clock.History
-	clock   *clock.Clock
-}
+type moments struct{ history *clock.History }
 
 // Stamp is now.
 func (m moments) Stamp() message.Stamp {
-	s := message.Stamp{Boot: m.history.Current().Number, Millis: m.clock.Millis()}
-	if wall, quality := m.clock.Wall(); quality == clock.Synced {
-		s.Wall = wall.UnixMilli()
-	}
-	return s
+	boot, millis, wall := m.history.Now()
+	return message.Stamp{Boot: boot, Millis: millis, Wall: wall}
 }
 
 // Elapsed is the time since s.

@@ -190,3 +190,45 @@ func TestTheHistoryIsBounded(t *testing.T) {
 		t.Errorf("got %d boots, the last with number %d", len(known), known[len(known)-1].Number)
 	}
 }
+
+func TestNow(t *testing.T) {
+	f := &fake{id: "a", millis: 1000, wall: noon}
+	h := NewHistory(f.clock(), []Boot{{Number: 6, ID: "z"}})
+	if boot, millis, wall := h.Now(); boot != 7 || millis != 1000 || wall != 0 {
+		t.Errorf("got boot %d, %d ms, %d", boot, millis, wall)
+	}
+	f.millis, f.synced = 2000, true
+	if boot, millis, wall := h.Now(); boot != 7 || millis != 2000 || wall != noon.UnixMilli() {
+		t.Errorf("got boot %d, %d ms, %d; want the time", boot, millis, wall)
+	}
+	f.millis, f.synced = 3000, false
+	if _, _, wall := h.Now(); wall != 0 {
+		t.Errorf("got %d from a clock that nobody vouches for any more", wall)
+	}
+}
+
+func TestWhatIsForgottenCountsFromTheOldestKnownBoot(t *testing.T) {
+	f := &fake{id: "c", millis: 5000, wall: noon}
+	h := NewHistory(f.clock(), []Boot{{Number: 6, ID: "c", LastMillis: 10}})
+	if got := h.Elapsed(3, 1); got != 5*time.Second {
+		t.Errorf("got %v, want what this boot has run", got)
+	}
+}
+
+func BenchmarkElapsed(b *testing.B) {
+	var known []Boot
+	for i := range MaxBoots - 1 {
+		known = append(known, Boot{Number: uint32(i + 1), ID: fmt.Sprint(i), LastMillis: 1e6, Synced: true, WallOffset: int64(i) * 1e7})
+	}
+	h := NewHistory(New(), known)
+	for b.Loop() {
+		h.Elapsed(1, 0)
+	}
+}
+
+func BenchmarkNow(b *testing.B) {
+	h := NewHistory(New(), nil)
+	for b.Loop() {
+		h.Now()
+	}
+}

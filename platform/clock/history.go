@@ -26,6 +26,11 @@ type History struct {
 
 	mu    sync.Mutex
 	boots []Boot // ascending by number; the last one is the current
+	// since is, for each boot before the current one, the time from its last moment to that of the boot
+	// before the current one: what does not change any more.
+	since  []time.Duration
+	asked  bool // what the wall clock says is as of the current boot's LastMillis,
+	synced bool // and is to be believed
 }
 
 // NewHistory returns the history of known boots, as Boots had returned them, and the current one.
@@ -42,7 +47,23 @@ func NewHistory(c *Clock, known []Boot) *History {
 	if extra := len(h.boots) - MaxBoots; extra > 0 {
 		h.boots = slices.Delete(h.boots, 0, extra)
 	}
+	h.since = make([]time.Duration, len(h.boots)-1)
+	for i := len(h.since) - 2; i >= 0; i-- {
+		h.since[i] = h.since[i+1] + between(&h.boots[i], &h.boots[i+1]) + span(0, h.boots[i+1].LastMillis)
+	}
 	return h
+}
+
+// Now is this moment: the number of the boot, the milliseconds since then, and the Unix milliseconds if
+// the wall clock is synchronised, else 0.
+func (h *History) Now() (boot uint32, millis uint64, wall int64) {
+	h.mu.Lock()
+	defer h.mu.Unlock()
+	b := h.refresh()
+	if h.synced {
+		wall = b.WallOffset + int64(b.LastMillis)
+	}
+	return b.Number, b.LastMillis, wall
 }
 
 // Current returns the current boot as of now.
@@ -71,8 +92,13 @@ func (h *History) Oldest() uint32 {
 // refresh brings the current boot up to date.
 func (h *History) refresh() *Boot {
 	b := &h.boots[len(h.boots)-1]
-	b.LastMillis = max(b.LastMillis, h.clock.Millis())
-	if now, q := h.clock.Wall(); q == Synced {
+	last := b.LastMillis
+	b.LastMillis = max(last, h.clock.Millis())
+	if h.asked && b.LastMillis == last {
+		return b
+	}
+	now, q := h.clock.Wall()
+	if h.asked, h.synced = true, q == Synced; h.synced {
 		// Taken anew each time: the first answer of a time server may still be slewed.
 		b.Synced, b.WallOffset = true, now.UnixMilli()-int64(b.LastMillis)
 	}
@@ -101,11 +127,12 @@ func (h *History) Elapsed(boot uint32, millis uint64) time.Duration {
 		// Forgotten, so earlier than the boot at i: that one counts whole.
 		millis = 0
 	}
-	total := span(millis, h.boots[i].LastMillis)
-	for ; i+1 < len(h.boots); i++ {
-		total += between(&h.boots[i], &h.boots[i+1]) + span(0, h.boots[i+1].LastMillis)
+	last := len(h.boots) - 1
+	if i == last { // forgotten, and so is all that was before this one
+		return span(0, current.LastMillis)
 	}
-	return total
+	return span(millis, h.boots[i].LastMillis) + h.since[i] +
+		between(&h.boots[last-1], &h.boots[last]) + span(0, h.boots[last].LastMillis)
 }
 
 // between returns the time between a's last moment and b's first.

@@ -133,7 +133,8 @@ type Store struct {
 	totalDirty bool
 	acks       int // since the last transaction was sealed
 	bootSaved  uint64
-	bootKnown  bool // the running boot has been saved at bootSaved, in milliseconds of the clock
+	bootKnown  bool // the running boot has been saved at bootSaved, in milliseconds of the clock,
+	bootSynced bool // with a synchronised wall clock
 
 	sweeper  sweeper
 	resting  int       // visits under which nothing is deleted nor lingers

@@ -7,6 +7,7 @@ import (
 	"path/filepath"
 	"slices"
 	"sync"
+	"sync/atomic"
 	"testing"
 	"testing/synctest"
 	"time"
@@ -530,5 +531,36 @@ func TestAMovedMessageIsInOneQueue(t *testing.T) {
 		if l.Accepted != 3 || l.Left[durable.Moved] != 1 || l.Pending != 2 {
 			t.Errorf("got ledger %+v of the queue that it has left", l)
 		}
+	}
+}
+
+func TestABootWhoseTimeComesToBeKnownIsSavedWithTheNextCommit(t *testing.T) {
+	var synced atomic.Bool
+	var millis atomic.Uint64
+	o := testOptions()
+	o.Clock = clock.NewFrom(clock.Source{
+		BootID: "boot-a",
+		Millis: func() uint64 { return millis.Add(1) },
+		Wall:   func() (time.Time, bool) { return time.Date(2027, 1, 1, 0, 0, 0, 0, time.UTC), synced.Load() },
+	})
+	b := start(t, filepath.Join(t.TempDir(), "sessions.db"), o)
+	b.put(1)
+	saved := func() bool {
+		o := testOptions()
+		o.Clock = testClock("boot-b", 10)
+		s, err := Open(copyFile(t, b.path), o)
+		if err != nil {
+			t.Fatal(err)
+		}
+		defer s.Close(t.Context())
+		return s.History().Boots()[0].Synced
+	}
+	if saved() {
+		t.Error("nobody has vouched for the wall clock")
+	}
+	synced.Store(true)
+	b.put(2)
+	if !saved() {
+		t.Error("a crash would forget that the wall clock was synchronised")
 	}
 }

@@ -141,3 +141,25 @@ func (b *bench) size() (n int64) {
 	}
 	return n
 }
+
+// A long queue that ends at once must not make one commit long: those that follow share it.
+func TestACommitSweepsABoundedNumberOfRecords(t *testing.T) {
+	b := newStore(t)
+	b.put(1)
+	const n = 100_000
+	for range n / 1000 {
+		b.fill(1000, 1)
+	}
+	left := len(b.records())
+	b.EndSession(1, 0)
+	for commits := 0; left > blockSize; commits++ {
+		b.commit(func(k durable.Token) { b.Release(0, 0, k) })
+		now := len(b.records())
+		if left-now > maxSweep*blockSize {
+			t.Fatalf("a commit has deleted %d records, want at most %d", left-now, maxSweep*blockSize)
+		}
+		if left = now; commits > 2*n/(maxSweep*blockSize) {
+			t.Fatalf("%d records are left after %d commits", left, commits)
+		}
+	}
+}

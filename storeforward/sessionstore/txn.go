@@ -211,10 +211,11 @@ func (s *Store) seal(t *txn) {
 		s.totalDirty = false
 	}
 	s.acks = 0
-	if now := s.opts.Clock.Millis(); !s.bootKnown || now-s.bootSaved >= uint64(bootInterval/time.Millisecond) {
-		t.boot = new(s.history.Current())
+	b := s.history.Current()
+	if !s.bootKnown || b.Synced && !s.bootSynced || b.LastMillis-s.bootSaved >= uint64(bootInterval/time.Millisecond) {
+		t.boot = &b
 		t.oldest = s.history.Oldest()
-		s.bootKnown, s.bootSaved = true, now
+		s.bootKnown, s.bootSaved, s.bootSynced = true, b.LastMillis, b.Synced
 	}
 	if s.resting == 0 {
 		t.dead, t.garbage = s.sweeper.take(t.dead, t.garbage)
