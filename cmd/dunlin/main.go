@@ -1,7 +1,7 @@
 // Command dunlin is an MQTT broker for edge gateways, and the tools that go with it.
 //
 // Each subcommand has a file of its own. They exit with 0 if they did what was asked, 1 if they
-// could not, and 2 if they did not understand.
+// could not, 2 if they did not understand, and "db check" with 3 if it has found damage.
 package main
 
 import (
@@ -25,6 +25,7 @@ const (
 	exitOK      = 0
 	exitFailure = 1
 	exitUsage   = 2
+	exitDamaged = 3 // it looked, and found damage
 )
 
 // command is a subcommand.
@@ -49,6 +50,7 @@ func commands() []*command {
 		{"check", "check a configuration file", checkHelp, check},
 		{"status", "say what a running broker is and does", statusHelp, status},
 		{"ledger", "print the account of every queue", ledgerHelp, ledger},
+		{"db", "look into the files of a data folder", dbHelp, db},
 		{"pub", "publish messages", pubHelp, pub},
 		{"sub", "subscribe and print messages", subHelp, sub},
 		{"passwd", "set or delete the password of a user", passwdHelp, passwd},
@@ -126,6 +128,9 @@ func (c *call) report(err error) int {
 	if usage, ok := errors.AsType[*usageError](err); ok {
 		fmt.Fprintf(c.err, "dunlin %s: %s\n\"dunlin %[1]s --help\" tells how it is used\n", c.name, usage.text)
 		return exitUsage
+	}
+	if errors.Is(err, errDamaged) {
+		return exitDamaged
 	}
 	prefix := ""
 	if toJournal(c.err) {

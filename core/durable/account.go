@@ -1,5 +1,7 @@
 package durable
 
+import "slices"
+
 // Account is what has become of the entries of a queue since it began, each counted once when it
 // came and once when it went: Accepted = what went + Pending.
 type Account struct {
@@ -40,13 +42,29 @@ func (a *Account) Add(o *Account) {
 	}
 }
 
-// dropped are the reasons of the queues of sessions, by Outcome.
-var dropped = map[Outcome]string{
+// outcomeNames are the outcomes as accounts and archives call them.
+var outcomeNames = [...]string{
+	Delivered:       "delivered",
+	Expired:         "expired",
 	DroppedTooLarge: "too_large",
 	DroppedFull:     "full",
 	DroppedDenied:   "denied",
 	DroppedEnded:    "session_ended",
 	DroppedDamaged:  "damaged",
+	Moved:           "moved",
+}
+
+// String is the outcome as one word; of those that are drops it is the reason.
+func (o Outcome) String() string {
+	if int(o) >= len(outcomeNames) {
+		return ""
+	}
+	return outcomeNames[o]
+}
+
+// ParseOutcome returns the outcome of that name, 0 if there is none.
+func ParseOutcome(name string) Outcome {
+	return Outcome(max(0, slices.Index(outcomeNames[:], name)))
 }
 
 // Count counts n entries that left by an outcome.
@@ -62,6 +80,6 @@ func (a *Account) Count(o Outcome, n uint64) {
 		if a.Dropped == nil {
 			a.Dropped = make(map[string]uint64)
 		}
-		a.Dropped[dropped[o]] += n
+		a.Dropped[o.String()] += n
 	}
 }

@@ -90,6 +90,8 @@ type Options struct {
 	Budget *Budget
 	// Log takes failures and recoveries; nil = none.
 	Log *slog.Logger
+
+	readOnly bool // see OpenReader
 }
 
 func (o *Options) validate() error {
@@ -220,6 +222,7 @@ func (f *File) open() error {
 		PageSize:       PageSize,
 		FreelistType:   bbolt.FreelistMapType,
 		NoFreelistSync: true,
+		ReadOnly:       f.opts.readOnly,
 		NoSync:         f.opts.NoSync,
 		NoGrowSync:     f.opts.NoSync,
 		OpenFile: func(name string, flag int, mode os.FileMode) (*os.File, error) {
@@ -286,7 +289,7 @@ func (f *File) check() error {
 		}
 		return nil
 	})
-	if err != nil || !missing {
+	if err != nil || !missing || f.opts.readOnly {
 		return err
 	}
 	return f.Update(func(tx *bbolt.Tx) error { return createBuckets(tx, f.opts.Buckets) })
@@ -317,10 +320,10 @@ func (f *File) usable() error {
 	switch {
 	case f.opts.Absent != nil:
 		return fmt.Errorf("boltfile: %w since the start: %w", ErrUnavailable, f.opts.Absent)
+	case f.failed: // also while Recover cannot open it
+		return fmt.Errorf("boltfile: %s: %w", f.path, ErrUnavailable)
 	case f.db == nil:
 		return fmt.Errorf("boltfile: %s: %w", f.path, ErrClosed)
-	case f.failed:
-		return fmt.Errorf("boltfile: %s: %w", f.path, ErrUnavailable)
 	}
 	return nil
 }
@@ -527,7 +530,7 @@ func (f *File) Close() error {
 		return nil
 	}
 	var err error
-	if !failed && (marked || !f.clean) {
+	if !failed && !f.opts.readOnly && (marked || !f.clean) {
 		err = f.update(func(*bbolt.Tx) error { return nil }, stateClean)
 	}
 	f.mu.Lock()

@@ -19,7 +19,7 @@ import (
 const (
 	// A step of a visit is one read transaction, and ends after so many bytes, keys or so much time:
 	// pages that it sees cannot be reused, and the mapping cannot grow.
-	stepBytes = 1 << 20
+	stepBytes = 256 << 10
 	stepKeys  = 4096
 	stepTime  = 50 * time.Millisecond
 )
@@ -79,6 +79,12 @@ type visitor struct {
 	keys    int
 	touched int
 }
+
+// Look says what the file of a running store holds, and which values are damaged; see boltfile.
+func (s *Store) Look(ctx context.Context) (*boltfile.Report, error) { return s.file.Look(ctx, Kind()) }
+
+// Compact gives the free pages of the file of a running store back; see boltfile.
+func (s *Store) Compact() (before, after int64, err error) { return s.file.Compact() }
 
 // Visit calls fn with every value of the file of a running store, and between after each read
 // transaction: fn must be quick, between may wait, and the store goes on meanwhile.

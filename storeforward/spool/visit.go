@@ -17,8 +17,8 @@ const (
 	// A step of a visit is one read transaction, and ends after so many bytes, keys or so much time:
 	// pages that it sees cannot be reused, and the mapping cannot grow. Steps behind what was there
 	// when the visit began are larger, so that it catches up with a spool that is filled meanwhile.
-	stepBytes  = 1 << 20
-	chaseBytes = 4 << 20
+	stepBytes  = 256 << 10
+	chaseBytes = 1 << 20
 	stepKeys   = 4096
 	stepTime   = 50 * time.Millisecond
 	// maxTouched is how many bytes of the file are read before the memory of the mapping is given back.
@@ -54,6 +54,12 @@ type State struct {
 
 // Span is the numbers from Lo to Hi, both included.
 type Span struct{ Lo, Hi Seq }
+
+// Look says what the file of a running spool holds, and which values are damaged; see boltfile.
+func (s *Spool) Look(ctx context.Context) (*boltfile.Report, error) { return s.file.Look(ctx, Kind()) }
+
+// Compact gives the free pages of the file of a running spool back; see boltfile.
+func (s *Spool) Compact() (before, after int64, err error) { return s.file.Compact() }
 
 // Visit calls fn with every value of the file of a running spool, and between after each read
 // transaction: fn must be quick, between may wait, and the spool goes on meanwhile. The state comes last,

@@ -62,6 +62,7 @@ var rules = []rule{
 	// the history of boots.
 	{"storeforward/sessionstore", slices.Concat(leaves, []string{"storeforward/boltfile", "platform/clock", bbolt})},
 	{"storeforward/spool", slices.Concat(leaves, []string{"storeforward/boltfile", bbolt})},
+	{"storeforward/archive", slices.Concat(leaves, []string{"storeforward/...", "platform/clock"})},
 
 	{"uplink/forward", []string{"core/message"}},
 	{"uplink/mqtt", []string{"uplink/forward", "core/message", paho}},

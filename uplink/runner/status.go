@@ -87,6 +87,9 @@ func (u *Uplink) Status() Status {
 	}
 }
 
+// Spool is the queue of the uplink on disk, for those who look into it.
+func (u *Uplink) Spool() *spool.Spool { return u.spool }
+
 // Account is the ledger of the spool in the words of the broker's.
 func (u *Uplink) Account() durable.Account {
 	l := u.spool.Ledger()

@@ -1,6 +1,8 @@
 package console
 
 import (
+	"bufio"
+	"bytes"
 	"context"
 	"encoding/json"
 	"errors"
@@ -97,4 +99,36 @@ func (c *Client) Open(ctx context.Context, method, path string, query url.Values
 		return nil, fmt.Errorf("admin socket %s: the broker answers %s", c.path, a.Status)
 	}
 	return nil, e
+}
+
+// CopyLines copies a long answer to w, line by line. An error that ends it is returned and not copied.
+func CopyLines(w io.Writer, answer io.Reader) error {
+	r := bufio.NewReaderSize(answer, 64<<10)
+	begin := []byte(`{"error":`)
+	for {
+		head, err := r.Peek(len(begin))
+		if len(head) == 0 {
+			if err == io.EOF {
+				return nil
+			}
+			return fmt.Errorf("the answer of the broker has no end: %w", err)
+		}
+		if bytes.Equal(head, begin) {
+			e := new(Error)
+			if err := json.NewDecoder(io.LimitReader(r, maxBody)).Decode(e); err != nil {
+				return fmt.Errorf("the broker has failed: %w", err)
+			}
+			return e
+		}
+		for more := true; more; {
+			line, err := r.ReadSlice('\n')
+			more = errors.Is(err, bufio.ErrBufferFull)
+			if err != nil && !more {
+				return fmt.Errorf("the answer of the broker has no end: %w", err)
+			}
+			if _, err := w.Write(line); err != nil {
+				return err
+			}
+		}
+	}
 }

@@ -4,6 +4,7 @@ import (
 	"context"
 	"encoding/json"
 	"errors"
+	"fmt"
 	"io"
 	"log/slog"
 	"net"
@@ -30,6 +31,21 @@ func (f fake) Status(context.Context) (Status, error) {
 
 func (f fake) Ledger(_ context.Context, walk bool) (Ledger, error) {
 	return Ledger{Walked: walk, Queues: []Queue{{Name: "c", Account: Account{Accepted: 3, Pending: 3}}}}, f.err
+}
+
+func (f fake) Check(context.Context) ([]File, error) { return []File{{Name: "sessions.db"}}, f.err }
+
+func (f fake) Compact(context.Context) ([]Compacted, error) {
+	return []Compacted{{Name: "sessions.db", Before: 2, After: 1}}, f.err
+}
+
+func (f fake) Dump(_ context.Context, w io.Writer, only []string) error {
+	for range 3 {
+		if _, err := fmt.Fprintf(w, "{%q:{}}\n", strings.Join(only, "+")); err != nil {
+			return err
+		}
+	}
+	return f.err
 }
 
 func start(t *testing.T, o Options, b Broker) (*Server, *Client) {
@@ -273,5 +289,30 @@ func TestAccountThatDoesNotAddUpSaysSo(t *testing.T) {
 	q.Pending = 3
 	if q.Mismatches() != 2 {
 		t.Errorf("got %d, want 2", q.Mismatches())
+	}
+}
+
+func TestFaultInTheMiddleOfALongAnswerIsItsLastLine(t *testing.T) {
+	_, c := start(t, Options{}, fake{errors.New("the disk is gone")})
+	body, err := c.Open(t.Context(), "GET", "/v1/db/dump", url.Values{"only": {"session,cursor"}})
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer body.Close()
+	var out strings.Builder
+	err = CopyLines(&out, body)
+	if e, ok := errors.AsType[*Error](err); !ok || e.Text != "the disk is gone" || out.String() != strings.Repeat("{\"session+cursor\":{}}\n", 3) {
+		t.Errorf("got %v after %q", err, out.String())
+	}
+}
+
+func TestWhatChangesSomethingIsPosted(t *testing.T) {
+	_, c := start(t, Options{}, fake{})
+	var done []Compacted
+	if err := c.Post(t.Context(), "/v1/db/compact", nil, &done); err != nil || len(done) != 1 || done[0].After != 1 {
+		t.Errorf("got %+v, %v", done, err)
+	}
+	if err := c.Get(t.Context(), "/v1/db/compact", nil, &done); err == nil || !strings.Contains(err.Error(), "use POST") {
+		t.Errorf("got %v", err)
 	}
 }

@@ -5,10 +5,12 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
+	"io"
 	"log/slog"
 	"net"
 	"net/http"
 	"strconv"
+	"strings"
 	"sync"
 	"time"
 )
@@ -57,6 +59,7 @@ func Listen(o Options, b Broker) (*Server, error) {
 		}
 	}
 	s.routes()
+	s.dataRoutes()
 	s.http = &http.Server{
 		Handler:           http.HandlerFunc(s.serve),
 		ReadHeaderTimeout: headerTime,
@@ -137,16 +140,51 @@ func (s *Server) routes() {
 		}
 		if walk {
 			long(w, func(ctx context.Context) error {
-				l, err := s.b.Ledger(ctx, true)
-				if err != nil {
-					return err
-				}
-				return json.NewEncoder(w).Encode(l)
+				return encode(ctx, w, func(ctx context.Context) (Ledger, error) { return s.b.Ledger(ctx, true) })
 			}, r)
 			return
 		}
 		answer(w, r, func(ctx context.Context) (Ledger, error) { return s.b.Ledger(ctx, false) })
 	})
+}
+
+func (s *Server) dataRoutes() {
+	s.mux.HandleFunc("GET /v1/db/check", func(w http.ResponseWriter, r *http.Request) {
+		long(w, func(ctx context.Context) error { return encode(ctx, w, s.b.Check) }, r)
+	})
+	s.mux.HandleFunc("POST /v1/db/compact", func(w http.ResponseWriter, r *http.Request) {
+		long(w, func(ctx context.Context) error { return encode(ctx, w, s.b.Compact) }, r)
+	})
+	s.mux.HandleFunc("GET /v1/db/dump", func(w http.ResponseWriter, r *http.Request) {
+		var only []string
+		if text := r.URL.Query().Get("only"); text != "" {
+			only = strings.Split(text, ",")
+		}
+		long(w, func(ctx context.Context) error { return s.b.Dump(ctx, steps{w}, only) }, r)
+	})
+}
+
+func encode[T any](ctx context.Context, w io.Writer, find func(context.Context) (T, error)) error {
+	v, err := find(ctx)
+	if err != nil {
+		return err
+	}
+	return json.NewEncoder(w).Encode(v)
+}
+
+// steps writes the steps of a long answer: who asked must take each in time.
+type steps struct{ http.ResponseWriter }
+
+func (s steps) Write(b []byte) (int, error) {
+	k := http.NewResponseController(s.ResponseWriter)
+	if err := k.SetWriteDeadline(time.Now().Add(stepTime)); err != nil {
+		return 0, err
+	}
+	n, err := s.ResponseWriter.Write(b)
+	if err == nil {
+		err = k.Flush()
+	}
+	return n, err
 }
 
 // flagOf reads a parameter that is 0 or 1.

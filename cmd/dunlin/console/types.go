@@ -2,6 +2,7 @@ package console
 
 import (
 	"context"
+	"io"
 	"time"
 )
 
@@ -12,6 +13,43 @@ type Broker interface {
 	// Ledger is the account of every queue. With walk, what is pending is counted on disk, too, in
 	// slices that hold up nobody.
 	Ledger(ctx context.Context, walk bool) (Ledger, error)
+	// Check says what the files hold and which values are damaged.
+	Check(ctx context.Context) ([]File, error)
+	// Dump writes what the files hold, one value per line, of these kinds; nil = all.
+	Dump(ctx context.Context, w io.Writer, only []string) error
+	// Compact gives free pages back to the disk.
+	Compact(ctx context.Context) ([]Compacted, error)
+}
+
+// File is a file of the data folder.
+type File struct {
+	Name    string `json:"name"`
+	Format  string `json:"format"`
+	Version uint32 `json:"version"`
+	// State is "open" while it is in use and after a crash, "clean" after an orderly stop.
+	State     string            `json:"state"`
+	TxID      uint64            `json:"transaction"`
+	Bytes     int64             `json:"bytes"`
+	Free      int64             `json:"free_bytes"` // -1 = not known: the list of free pages was not written
+	Values    map[string]uint64 `json:"values"`     // by bucket
+	Whole     bool              `json:"whole"`      // the tree was checked, too
+	Faults    uint64            `json:"faults"`     // of the structure
+	BadValues uint64            `json:"bad_values"`
+	FellBack  bool              `json:"last_transaction_lost,omitempty"`
+	Words     []string          `json:"found,omitempty"` // the first of them
+	// Refused says why nobody can look into it: it is of another kind or of a newer version.
+	Refused string `json:"refused,omitempty"`
+}
+
+// Damaged says whether the file is not what was written to it.
+func (f *File) Damaged() bool { return f.Faults > 0 || f.BadValues > 0 || f.FellBack }
+
+// Compacted is a file that was compacted.
+type Compacted struct {
+	Name   string `json:"name"`
+	Before int64  `json:"bytes_before"`
+	After  int64  `json:"bytes_after"`
+	Error  string `json:"error,omitempty"` // it was left as it is
 }
 
 // Status is what a broker is and does.
