@@ -18,7 +18,7 @@ set -euo pipefail
 cd "$(dirname "$0")/.."
 
 testbench/need.sh mosquitto mosquitto-clients=mosquitto_pub qemu-user-static=qemu-aarch64-static \
-	binutils=readelf e2fsprogs=mkfs.ext4 xfsprogs=mkfs.xfs lintian shellcheck systemd=systemd-analyze \
+	binutils=readelf e2fsprogs=mkfs.ext4 xfsprogs=mkfs.xfs strace lintian shellcheck systemd=systemd-analyze \
 	systemd-container=systemd-nspawn iproute2=ip util-linux=nsenter mmdebstrap arch-test dpkg=dpkg-deb
 
 logs=bin/log
