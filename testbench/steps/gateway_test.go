@@ -115,21 +115,27 @@ func (d dates) Elapsed(s message.Stamp) time.Duration { return d.history.Elapsed
 // image copies the file as a crash would leave it now.
 func (g *gateway) image() []byte {
 	g.t.Helper()
+	return settled(g.t, g.path)
+}
+
+// settled copies a file, not in the middle of a commit.
+func settled(t *testing.T, path string) []byte {
+	t.Helper()
 	for {
-		before, err := os.Stat(g.path)
+		before, err := os.Stat(path)
 		if err != nil {
-			g.t.Fatal(err)
+			t.Fatal(err)
 		}
-		b, err := os.ReadFile(g.path)
+		b, err := os.ReadFile(path)
 		if err != nil {
-			g.t.Fatal(err)
+			t.Fatal(err)
 		}
-		after, err := os.Stat(g.path)
+		after, err := os.Stat(path)
 		if err != nil {
-			g.t.Fatal(err)
+			t.Fatal(err)
 		}
 		if before.ModTime().Equal(after.ModTime()) && before.Size() == after.Size() {
-			return b // not in the middle of a commit
+			return b
 		}
 	}
 }
