@@ -11,7 +11,6 @@ import (
 	"time"
 
 	"dunlin/core/packet"
-	"dunlin/testbench/client"
 	"dunlin/testbench/process"
 )
 
@@ -178,26 +177,22 @@ func (f *forwarder) crash(image files) {
 	}
 }
 
-// publish publishes a message at QoS 2, up to the PUBREC.
-func (f *forwarder) publish(payload string) {
+// publish publishes a message at QoS 2. accepted is called between PUBREC and PUBREL.
+func (f *forwarder) publish(payload string, accepted func()) {
 	f.t.Helper()
-	c := client.New(client.Options{Address: f.p.Spec.Address, ClientID: "device-" + payload, SessionExpiry: 3600})
-	defer c.Close()
-	if _, err := c.Connect(f.ctx); err != nil {
-		f.t.Fatal(err)
-	}
-	if err := c.Publish(f.ctx, client.Publish{Topic: "t", Payload: []byte(payload), QoS: 2}); err != nil {
-		f.t.Fatal(err)
-	}
-	if err := c.Drain(f.ctx); err != nil {
-		f.t.Fatal(err)
-	}
+	w, _ := (&gateway{t: f.t, addr: f.p.Spec.Address}).connect(packet.V5, "device-"+payload)
+	w.publish(payload, 2, 1, false)
+	w.acked(packet.PUBREC)
+	accepted()
+	w.ack(packet.PUBREL, 1)
+	w.acked(packet.PUBCOMP)
+	w.net.Close()
 }
 
 // stages are how far the flow of the message "one" has come on the disk of the gateway.
 type stages struct {
 	nothing  files // of the message
-	stored   files // acknowledged to its device; in the spool or not yet
+	stored   files // acknowledged to its device, and the uplink has it to take over
 	sent     files // the PUBLISH has left, so it is in the spool
 	received files // the PUBREL has left, so the PUBREC is noted
 	complete files // the PUBCOMP is noted; the message "next" is where "one" was in received
@@ -211,14 +206,14 @@ func (f *forwarder) flow(c *cloud) (s stages) {
 	f.t.Helper()
 	c.accept()
 	s.nothing = f.image()
-	f.publish("one")
-	s.stored = f.image()
+	// That the spool has it is noted with the next commit, that of the PUBREL.
+	f.publish("one", func() { s.stored = f.image() })
 	s.one = c.published()
 	s.sent = f.image()
 	c.release(s.one)
 	s.received = f.image()
 	c.w.ack(packet.PUBCOMP, s.one)
-	f.publish("next")
+	f.publish("next", func() {})
 	s.next = c.published()
 	c.release(s.next)
 	s.complete = f.image()
@@ -263,8 +258,8 @@ func TestUplinkDeliversExactlyOnce(t *testing.T) {
 					c.accept()
 				}
 				// What would come again comes before these two.
-				f.publish("two")
-				f.publish("three")
+				f.publish("two", func() {})
+				f.publish("three", func() {})
 				want := slices.Concat(tt.want, []string{"two", "three"})
 				c.serve(len(want))
 				if !slices.Equal(c.got, want) {
