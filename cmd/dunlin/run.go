@@ -54,7 +54,11 @@ func run(ctx context.Context, cfg *config.Config, without *lacks, logger *slog.L
 	clk := clock.New()
 	mend := newMender(logger)
 	budget := newBudget(cfg.Store.Flash, logger)
-	store, err := openStore(ctx, mend, without, cfg, clk, budget, logger)
+	r, err := newRoom(cfg, without, logger)
+	if err != nil {
+		return err
+	}
+	store, err := openStore(ctx, mend, without, cfg, clk, budget, r, logger)
 	if err != nil {
 		return err
 	}
@@ -72,7 +76,7 @@ func run(ctx context.Context, cfg *config.Config, without *lacks, logger *slog.L
 	defer authenticator.Close()
 
 	times := moments{store.History()}
-	ups, err := openUplinks(ctx, mend, without, cfg, store.History(), budget, logger)
+	ups, err := openUplinks(ctx, mend, without, cfg, store.History(), budget, r, logger)
 	if err != nil {
 		return err
 	}
@@ -126,7 +130,7 @@ func run(ctx context.Context, cfg *config.Config, without *lacks, logger *slog.L
 }
 
 // openStore opens the session store.
-func openStore(ctx context.Context, mend *mender, without *lacks, cfg *config.Config, clk *clock.Clock, budget *boltfile.Budget, logger *slog.Logger) (store *sessionstore.Store, err error) {
+func openStore(ctx context.Context, mend *mender, without *lacks, cfg *config.Config, clk *clock.Clock, budget *boltfile.Budget, r room, logger *slog.Logger) (store *sessionstore.Store, err error) {
 	path := filepath.Join(cfg.Data, sessionsFile)
 	open := func(warm bool, absent error) (s *sessionstore.Store, err error) {
 		return sessionstore.Open(path, sessionstore.Options{
@@ -136,6 +140,8 @@ func openStore(ctx context.Context, mend *mender, without *lacks, cfg *config.Co
 			Linger:    cfg.Store.Linger,
 			SaveAfter: cfg.Store.SaveAfter,
 			Budget:    budget,
+			MaxBytes:  r.Store,
+			Reserve:   r.reserve,
 			NoSync:    cfg.Store.UnsafeNoSync,
 			Log:       logger,
 		})
@@ -283,6 +289,7 @@ func limits(cfg *config.Config, files uint64) broker.Limits {
 		MaxQueued:        cfg.Sessions.MaxQueuedMessages,
 		MaxQueuedBytes:   cfg.Sessions.MaxQueuedBytes,
 		DropOldest:       cfg.Sessions.WhenFull == "drop_oldest",
+		KeepWhenFull:     cfg.Store.WhenFull == "reject",
 		MaxSessionExpiry: cfg.Sessions.MaxExpiry,
 		WillGrace:        cfg.Sessions.WillGrace,
 		MaxRetained:      cfg.Retained.MaxMessages,

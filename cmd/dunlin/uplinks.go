@@ -24,14 +24,12 @@ import (
 type uplinks []*runner.Uplink
 
 // openUplinks opens the spools. Nothing connects before start.
-func openUplinks(ctx context.Context, mend *mender, without *lacks, cfg *config.Config, h *clock.History, budget *boltfile.Budget, logger *slog.Logger) (ups uplinks, err error) {
+func openUplinks(ctx context.Context, mend *mender, without *lacks, cfg *config.Config, h *clock.History, budget *boltfile.Budget, r room, logger *slog.Logger) (ups uplinks, err error) {
 	for i := range cfg.Uplinks {
 		o, err := uplinkOptions(cfg, &cfg.Uplinks[i])
 		if err == nil {
 			o.Clock, o.Budget, o.Log = h, budget, logger
-			if without.folder == nil {
-				o.SpoolMaxBytes, err = cfg.Uplinks[i].Spool.Bound(cfg.Data)
-			}
+			o.SpoolMaxBytes, o.Reserve = r.Spools[i], r.reserve
 		}
 		var u *runner.Uplink
 		if err == nil {

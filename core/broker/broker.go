@@ -95,8 +95,12 @@ type Broker struct {
 	sweep      retainedSweep
 	dates      dates
 	delayed    delayed
-	faults     failures // of the store
-	begun      bool     // the first turn was
+	held       heldMessages
+	doubts     map[string]*doubt // by topic
+	faults     failures          // of the store
+	evictions  failures
+	storeState durable.StoreState // as it was told last
+	begun      bool               // the first turn was
 	stopping   bool
 	counters   Counters
 
@@ -142,6 +146,7 @@ func New(o Options) (*Broker, error) {
 		groups:   make(map[string]*group),
 		retained: retain.New(o.Limits.retain()),
 		waiting:  make(map[waitKey]*publishing),
+		doubts:   make(map[string]*doubt),
 		endings:  make(map[string]*member),
 
 		rewrites:       o.Rewrites,
@@ -152,6 +157,8 @@ func New(o Options) (*Broker, error) {
 		over:    make(chan struct{}),
 		stamped: -1,
 		faults:  failures{what: "the store fails"},
+
+		evictions: failures{what: "the store is nearly full, its largest queues lose their oldest messages"},
 	}
 	b.durableLimits, b.transientLimits = sessionLimits(&b.limits)
 	if o.Limits.MaxMessageRate > 0 {
@@ -160,6 +167,7 @@ func New(o Options) (*Broker, error) {
 	b.sweep.b = b
 	b.dates.b = b
 	b.delayed.b = b
+	b.held.b = b
 	b.sys = newSys(b, o)
 	b.presence.b = b
 	b.index.Observe(func(filter string, added bool) {

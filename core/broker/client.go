@@ -28,6 +28,7 @@ type client struct {
 	ending     Ending // why it ended, or is about to
 	keepAlive  uint16 // seconds as granted, 0 = none
 	maxPacket  uint32 // the client's Maximum Packet Size, 0 = no limit
+	holding    int32  // its publishes that are held, see heldMessages
 	held       int32  // bytes of messages whose acknowledgement it is owed
 	carried    int32  // QoS 2 messages of the client that were under way when it connected
 	unsent     int32  // bytes of output when that was looked at last, while choked

@@ -333,6 +333,10 @@ func (b *Broker) enter(k *connecting) {
 		b.refuseConnect(c, k, packet.QuotaExceeded, "the wills of all clients are as large as they may be together", nil)
 		return
 	}
+	if k.expiry > 0 && !b.storeTakes() && (m == nil || k.cleanStart || m.expiry == 0) {
+		b.refuseConnect(c, k, packet.QuotaExceeded, "there is no room to keep a new session: the store is "+b.store.State().String(), nil)
+		return
+	}
 	if !c.takes(b.encodeConnack(c, b.acceptance(k))) {
 		// What it has to be told cannot be told [MQTT-3.1.2-24]. That nothing was wrong with its CONNECT
 		// but for us is what the code says (§3.2.2.2); nothing has happened to its session.
@@ -374,12 +378,13 @@ func (b *Broker) enter(k *connecting) {
 	}
 	switch over := b.endings[k.clientID]; {
 	case m.state.Durable():
-		if !present || m.unsaved > 0 || len(e.added) > 0 || e.version != m.version || e.expiry != m.expiry {
+		changed := len(e.added) > 0 || e.version != m.version || e.expiry != m.expiry
+		if !present || m.unsaved > 0 || changed && b.storeWrites() {
 			b.put(m, e)
 			return
 		}
 		b.put(m, nil) // that it is connected, and its will, ride along
-	case over != nil:
+	case over != nil && b.storeWrites():
 		b.keepWill(m)
 		// A crash must not bring back what the client was told is gone: once more, to wait for it.
 		b.storeEnd(over, b.ops.add(e))

@@ -45,7 +45,8 @@ func (b *Broker) durabilityOf(pub *publication) Durability {
 		if !topic.Matches(r.Filter, pub.topic) {
 			continue
 		}
-		if r.Durability == Relaxed && (pub.QoS != 1 || pub.delayed != 0 || pub.from != 0 || pub.again || b.undecided >= maxUndecided/2) {
+		if r.Durability == Relaxed && (pub.QoS != 1 || pub.delayed != 0 || pub.from != 0 || pub.again || pub.redo ||
+			b.undecided >= maxUndecided/2 || !b.storeTakes()) {
 			return Batched
 		}
 		return r.Durability

@@ -234,7 +234,11 @@ func (b *Broker) offerCopies(pub *publication, op *publishing) {
 		b.copies = b.copies[1:]
 		more := b.publishing()
 		op.waits++
-		more.done, more.kept = op.settle, op.kept
+		more.kept = op.kept
+		more.done = func(err error) {
+			op.hold.unstored = op.hold.unstored || err != nil
+			op.settle(err)
+		}
 		b.offerOne(pub, t, more)
 	}
 }

@@ -121,6 +121,7 @@ const (
 	DropDelayedFull                     // to be published later: too much is already, or the delay is too long
 	DropSessionEnded                    // queued, or sent and not acknowledged, when the receiver's session ended
 	DropRate                            // the publisher sent more than it may; its connection ends
+	DropStoreFull                       // waited longest in the largest queue when the store was nearly full
 	dropReasons       int        = iota
 )
 
@@ -138,6 +139,7 @@ var dropNames = [dropReasons]string{
 	DropDelayedFull:   "delayed_full",
 	DropSessionEnded:  "session_ended",
 	DropRate:          "message_rate",
+	DropStoreFull:     "store_full",
 }
 
 // String is the reason as one word, "queue_full".
@@ -206,6 +208,8 @@ func (k *Counters) dropped(why DropReason) *uint64 {
 		return &k.DroppedEnded
 	case DropRate:
 		return &k.DroppedRate
+	case DropStoreFull:
+		return &k.DroppedStoreFull
 	}
 	panic("broker: internal error: a drop without a reason")
 }

@@ -59,15 +59,22 @@ func (c completer) Completed(done []durable.Completion) {
 	c.b.loop.Post(func() {
 		b := c.b
 		for _, d := range done {
-			if d.Err != nil {
+			switch {
+			case onlyRefused(d.Err): // the store has told why
+			case d.Err != nil:
 				b.faults.add(b, d.Err)
-			} else {
+			default:
 				b.faults.over(b)
 			}
 			b.ops.take(d.Token).complete(b, d)
 		}
+		if b.held.unstored > 0 && b.storeTakes() && done[len(done)-1].Err == nil {
+			b.retryHeld()
+		}
 	})
 }
+
+func (c completer) Changed() { c.b.loop.Post(c.b.storeChanged) }
 
 func (c completer) Read(r durable.Batch) {
 	c.b.loop.Post(func() { c.b.ops.take(r.Token).(reader).arrived(c.b, &r) })

@@ -139,6 +139,10 @@ type Limits struct {
 	// sent. Otherwise, and if that is not enough, the new message is dropped.
 	DropOldest bool
 
+	// KeepWhenFull drops nothing to make room in a store that is nearly full: when it is full, messages
+	// are refused.
+	KeepWhenFull bool
+
 	// CheckPayloads refuses payloads that are not the UTF-8 that their Payload Format Indicator claims.
 	CheckPayloads bool
 }
@@ -216,6 +220,7 @@ type Counters struct {
 	DroppedFull      uint64 // QoS 1 and 2, because the session's queue was full
 	DroppedTooLarge  uint64 // over the client's Maximum Packet Size
 	DroppedDenied    uint64 // the receiver may not read the topic
+	DroppedStoreFull uint64 // QoS 1 and 2, queued, and the store was nearly full
 	DroppedStore     uint64 // could not be stored and were not acknowledged
 	DroppedUplink    uint64 // QoS 2, refused by an uplink and not acknowledged
 	DroppedEnded     uint64 // queued, or not acknowledged, when their session ended

@@ -27,6 +27,7 @@ type publication struct {
 	copied     bool        // there are records behind the first
 	delayed    durable.Seq // its number while it was delayed in the store, 0 = it was not
 	again      bool        // it was published: only who is durable missed it
+	redo       bool        // it was held
 	durability Durability
 	// from and fromSeq are the queue that the message leaves, if it is moved; 0 = it is new.
 	from    durable.SessionNumber
@@ -190,18 +191,20 @@ func (b *Broker) publish(pub *publication, op *publishing) {
 	if pub.QoS > 0 && len(b.durability) > 0 {
 		pub.durability = b.durabilityOf(pub)
 	}
-	if b.observer != nil && !pub.own && !pub.again {
+	if b.observer != nil && !pub.own && !pub.again && !pub.redo {
 		b.observer.Published(Publication{
 			ClientID: pub.publisher, Source: pub.source, Topic: pub.topic, Payload: pub.Payload, QoS: pub.QoS, Retain: pub.Retain,
 		})
 	}
-	if pub.overStore() && !b.admitted(pub, route) {
-		if pub.delayed == 0 {
-			b.drop(DropUplinkFull, pub.publisher, pub.topic)
+	if pub.overStore() {
+		if why, ok := b.admitted(pub, op, route); !ok {
+			b.turnAway(pub, op, why)
+			return
 		}
-		op.failed = errRefused
-		b.finish(op, packet.QuotaExceeded)
-		return
+	}
+	op.hold.told = true
+	if !pub.redo {
+		op.hold.order = b.publishes
 	}
 	matched := false
 	for i := range route.Hits {
@@ -233,12 +236,15 @@ func (b *Broker) publish(pub *publication, op *publishing) {
 	if len(b.chosen) > 0 && b.offerGroups(pub) {
 		matched = true
 	}
+	waiter := b.apart(pub, op)
 	if pub.own {
 		pub.Retain = false
 	} else if pub.Retain {
-		b.retain(pub)
+		b.retain(pub, waiter)
 	}
-	waiter := b.apart(pub, op)
+	if waiter.patient() {
+		waiter.hold.match(b, pub)
+	}
 	b.hand(pub, waiter)
 	if len(b.copies) > 0 {
 		b.offerCopies(pub, waiter)
@@ -247,7 +253,13 @@ func (b *Broker) publish(pub *publication, op *publishing) {
 	if waiter != op {
 		b.begin(waiter, matched)
 	}
-	b.begin(op, matched)
+	if !pub.redo {
+		b.begin(op, matched)
+	}
+	if op.parked {
+		op.parked = false
+		b.held.add(op)
+	}
 }
 
 // overStore says whether outboxes take the message over from the store: at QoS 2, and at QoS 1 if it
@@ -255,13 +267,33 @@ func (b *Broker) publish(pub *publication, op *publishing) {
 func (pub *publication) overStore() bool { return pub.QoS == 2 || pub.delayed != 0 }
 
 // errRefused is what an internal publisher is told.
-var errRefused = errors.New("broker: an uplink takes nothing more for now")
+var errRefused = errors.New("broker: the store or an uplink takes nothing more for now")
 
-// admitted asks the outboxes about a QoS 2 message before anything is delivered or stored: it is
-// delivered to everybody or to nobody.
-func (b *Broker) admitted(pub *publication, route *route.Route) bool {
+// turnAway ends, or holds, a message that was not admitted.
+func (b *Broker) turnAway(pub *publication, op *publishing, why DropReason) {
+	switch {
+	case pub.redo:
+		op.hold.unstored = true
+		op.failed = errRefused
+	case op.patient():
+		b.holdWhole(pub, op)
+	default:
+		if pub.delayed == 0 {
+			b.drop(why, pub.publisher, pub.topic)
+		}
+		op.failed = errRefused
+		b.finish(op, packet.QuotaExceeded)
+	}
+}
+
+// admitted asks the store and the outboxes about a QoS 2 message before anything is delivered or
+// stored: it is delivered to everybody or to nobody.
+func (b *Broker) admitted(pub *publication, op *publishing, route *route.Route) (why DropReason, ok bool) {
+	if (!b.storeTakes() || op.queuesUp() && !pub.redo) && b.needsStore(pub, route.Hits) {
+		return DropNotStored, false
+	}
 	if len(b.outboxes) == 0 || pub.source != "" {
-		return true
+		return 0, true
 	}
 	for i := range route.Hits {
 		o := b.receivers[route.Hits[i].Receiver].outbox
@@ -269,10 +301,10 @@ func (b *Broker) admitted(pub *publication, route *route.Route) bool {
 			continue
 		}
 		if messages, bytes := b.excess(o.number, pub.size()); messages > 0 || bytes > 0 || !o.Admits(pub.size()) {
-			return false
+			return DropUplinkFull, false
 		}
 	}
-	return true
+	return 0, true
 }
 
 // offer takes a message to one session: at once, into its queue in memory, or among the
@@ -354,7 +386,12 @@ func (b *Broker) hand(pub *publication, op *publishing) {
 	// The last record of several notes the identifier, and that it is delayed no more, also if it is for
 	// nobody.
 	note := len(b.copies) == 0 && (pub.delayed != 0 || pub.copied && pub.sender != nil)
-	if len(b.durables) > 0 || pub.Retain || note {
+	needed := len(b.durables) > 0 || pub.Retain || note
+	if op.queuesUp() && !pub.redo {
+		b.park(pub, op, needed)
+		return
+	}
+	if needed {
 		b.append(pub, op)
 	}
 	for _, o := range b.handed {
@@ -404,20 +441,16 @@ func (b *Broker) append(pub *publication, op *publishing) {
 		return // it stays delayed
 	}
 	if seq == 0 {
-		// Too much waits for the disk: nobody durable gets it, and the answer says so. What was to be
-		// moved stays where it is.
-		for i := range b.targets {
-			if pub.from != 0 {
-				break
-			}
-			b.drop(DropQueueFull, b.targets[i].m.clientID, pub.topic)
+		// The store does not take it, or too much waits for the disk: the answer will say so. What was
+		// to be moved stays where it is.
+		op.refused = true
+		if op.patient() {
+			b.held.count(op) // no later one may overtake it
 		}
 		if a.More { // all of them or none
-			for i := range b.copies {
-				b.drop(DropQueueFull, b.copies[i].m.clientID, pub.topic)
-			}
 			b.copies = b.copies[:0]
 		}
+		b.pass(pub, op)
 		return
 	}
 	for i := range b.targets {
@@ -441,13 +474,19 @@ func (b *Broker) append(pub *publication, op *publishing) {
 
 // retain keeps the message as the retained message of its topic, or removes that
 // [MQTT-3.3.1-5, MQTT-3.3.1-6].
-func (b *Broker) retain(pub *publication) {
+func (b *Broker) retain(pub *publication, op *publishing) {
 	m := b.message(pub)
+	before := b.retained.Get(m.Topic)
 	if !b.retained.Set(m) {
 		b.drop(DropRetainedFull, pub.publisher, pub.topic)
 		b.log.Warn("retained store is full", "topic", pub.topic, "client_id", pub.publisher)
 		pub.Retain = false
 		return
+	}
+	if pub.QoS > 0 {
+		b.doubtful(op, m.Topic, before)
+	} else if d := b.doubts[m.Topic]; d != nil {
+		d.sure = b.retained.Get(m.Topic)
 	}
 	if m.HasExpiry {
 		b.sweepRetained()
@@ -503,7 +542,7 @@ func (b *Broker) publishMessage(m *message.Message, kept bool, done func(error))
 		msg:       m,
 	}
 	op := b.publishing()
-	op.qos, op.done, op.kept = pub.QoS, done, kept
+	op.qos, op.done, op.kept, op.isWill = pub.QoS, done, kept, done == nil
 	if d.is {
 		b.delay(&pub, d, op)
 		return

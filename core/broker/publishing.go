@@ -25,12 +25,17 @@ type publishing struct {
 	owing  bool   // the answer is among the client's acks
 	owed   uint64 // its number there
 	size   int    // bytes, while it waits
+	isWill bool   // nobody waits; it is held all the same
+	parked bool   // it is to be held
+	hold   holding
+	doubt  *doubt // about the retained message; nil = none
 	done   func(error)
 	kept   bool // if it fails, the message is still in the store and is published again
 
 	// What follows the commit.
 	msg      *message.Message
 	seq      durable.Seq
+	refused  bool      // the store has not taken it
 	sends    []send    // live receivers: they have it at QoS 1, and get it at QoS 2
 	queued   []*member // for whom it waits in the store
 	outboxes []*outbox // that take it over at QoS 2
@@ -91,6 +96,10 @@ func (b *Broker) owe(op *publishing, c *client) {
 	if c != nil && op.qos > 0 {
 		if op.owing {
 			op.client.held -= int32(op.size)
+			if op.hold.counts {
+				op.client.holding--
+				c.holding++
+			}
 		}
 		op.client, op.owing, op.owed = c, true, c.acks.add(op.id, op.qos)
 		c.held += int32(op.size)
@@ -101,7 +110,9 @@ func (b *Broker) owe(op *publishing, c *client) {
 func (op *publishing) complete(b *Broker, d durable.Completion) {
 	if d.Err != nil {
 		op.undo()
+		op.hold.unstored = true
 	} else {
+		b.resolve(op, true)
 		op.follow()
 	}
 	op.settle(d.Err)
@@ -155,20 +166,30 @@ func (op *publishing) settle(err error) {
 	if op.waits > 0 {
 		return
 	}
+	if h := &op.b.held; op.failed != nil && op.patient() && !op.gone() && (op.client != nil || h.bytes < maxHeld) {
+		h.add(op)
+		return
+	}
+	op.b.conclude(op)
+}
+
+// conclude ends a publish that has all its answers.
+func (b *Broker) conclude(op *publishing) {
 	code := packet.Success
 	if op.failed != nil {
 		if !op.kept {
-			op.b.drop(DropNotStored, op.msg.Publisher, op.msg.Topic)
+			b.drop(DropNotStored, op.msg.Publisher, op.msg.Topic)
 		}
-		op.b.log.Debug("message not stored", "topic", op.msg.Topic, "err", op.failed)
+		b.log.Debug("message not stored", "topic", op.msg.Topic, "err", op.failed)
 		code = packet.QuotaExceeded
 	}
-	op.b.finish(op, code)
+	b.finish(op, code)
 }
 
 // finish answers whoever waits.
 func (b *Broker) finish(op *publishing, code packet.ReasonCode) {
-	b.undecided -= op.size
+	b.held.decided(op)
+	b.resolve(op, false)
 	if op.owing {
 		op.client.held -= int32(op.size)
 	}
@@ -201,8 +222,10 @@ func (b *Broker) finish(op *publishing, code packet.ReasonCode) {
 	clear(op.sends)
 	clear(op.queued)
 	clear(op.outboxes)
-	*op = publishing{b: b, sends: op.sends[:0], queued: op.queued[:0], outboxes: op.outboxes[:0]}
-	if len(b.spare) < spareOps && cap(op.sends)+cap(op.queued) <= spareReceivers {
+	clear(op.hold.matched)
+	hold := holding{matched: op.hold.matched[:0], handed: op.hold.handed[:0]}
+	*op = publishing{b: b, hold: hold, sends: op.sends[:0], queued: op.queued[:0], outboxes: op.outboxes[:0]}
+	if len(b.spare) < spareOps && cap(op.sends)+cap(op.queued)+cap(hold.matched) <= spareReceivers {
 		b.spare = append(b.spare, op)
 	}
 }
@@ -249,7 +272,8 @@ const (
 
 // throttle says whether reading from a client has to rest.
 func (b *Broker) throttle(c *client) bool {
-	if c.acks.len() < throttleAt && c.held < throttleBytes && b.undecided < maxUndecided || c.acks.len() == 0 {
+	if c.acks.len() < throttleAt && c.held < throttleBytes && b.undecided < maxUndecided &&
+		(c.holding == 0 || b.held.bytes < maxHeld) || c.acks.len() == 0 {
 		return false
 	}
 	c.throttled = true
@@ -274,7 +298,7 @@ func (b *Broker) unthrottle() {
 	for _, c := range resting {
 		switch {
 		case c.ended:
-		case c.acks.len() > throttleAt/2, c.held > throttleBytes/2:
+		case c.acks.len() > throttleAt/2, c.held > throttleBytes/2, c.holding > 0 && b.held.bytes > maxHeld/2:
 			b.throttled = append(b.throttled, c)
 		default:
 			c.throttled = false
@@ -336,6 +360,9 @@ func (b *Broker) takeHandbacks() {
 			h.o.report.add(b, h.err, "uplink", h.o.Name())
 		} else {
 			h.o.report.over(b, "uplink", h.o.Name())
+		}
+		if h.err != nil {
+			h.op.hold.missed = append(h.op.hold.missed, h.o)
 		}
 		h.op.settle(h.err)
 	}

@@ -51,6 +51,16 @@ type Store interface {
 	// the number of the last.
 	DropOldest(n durable.SessionNumber, after durable.Seq, messages int, bytes int64) (dropped int, last durable.Seq)
 
+	// Evict takes up to so many bytes out of a queue, the oldest of what is behind after, to make
+	// room for other messages, as far as Pressure asks for it. It returns what DropOldest does.
+	Evict(n durable.SessionNumber, after durable.Seq, bytes int64) (dropped int, last durable.Seq)
+	// Pressure returns how many bytes should be evicted now.
+	Pressure() int64
+	// State returns what the store takes. Whatever else is handed over, Append and Delay return 0 then,
+	// and answer with durable.ErrNoRoom at once, unless the Append adds nothing or is Lazy. It is
+	// asked for each message and must be quick.
+	State() durable.StoreState
+
 	// Read reads entries of a session's queue behind after, in order, at most max entries and
 	// about maxBytes bytes but at least one entry if there is one. It sees every Append before
 	// it. Answered by Completer.Read.

@@ -28,6 +28,8 @@ type fakeStore struct {
 	reads    []*fakeRead
 	held     bool // commits wait for release
 	full     bool // Append takes nothing
+	state    durable.StoreState
+	pressure int64 // until something is evicted
 	outcomes map[durable.Outcome]int
 	commits  int // that were asked for by somebody who waits
 	lookups  int // calls of Queued
@@ -126,6 +128,12 @@ func nothing(error) {}
 func (s *fakeStore) Append(a durable.Append, t durable.Token) durable.Seq {
 	s.mu.Lock()
 	defer s.mu.Unlock()
+	if s.state != durable.Taking && !a.Lazy && (len(a.Receivers) > 0 || a.Publisher != 0 || a.Retained && len(a.Message.Payload) > 0) {
+		if t != 0 {
+			s.c.Completed([]durable.Completion{{Token: t, Err: durable.ErrNoRoom}})
+		}
+		return 0
+	}
 	if s.full {
 		s.op(t, 0, nil)
 		return 0
@@ -405,6 +413,41 @@ func (s *fakeStore) DropOldest(n durable.SessionNumber, after durable.Seq, messa
 		s.remove(n, q)
 	}
 	return len(oldest), oldest[len(oldest)-1]
+}
+
+func (s *fakeStore) Evict(n durable.SessionNumber, after durable.Seq, bytes int64) (dropped int, last durable.Seq) {
+	s.mu.Lock()
+	s.pressure = 0
+	s.mu.Unlock()
+	for range 1000 {
+		d, l := s.DropOldest(n, after, 1, 0)
+		if d == 0 || bytes <= 0 {
+			break
+		}
+		dropped, last = dropped+d, l
+		bytes--
+	}
+	return dropped, last
+}
+
+func (s *fakeStore) Pressure() int64 {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	return s.pressure
+}
+
+func (s *fakeStore) State() durable.StoreState {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	return s.state
+}
+
+// become changes what the store takes.
+func (s *fakeStore) become(state durable.StoreState) {
+	s.mu.Lock()
+	s.state = state
+	s.mu.Unlock()
+	s.c.Changed()
 }
 
 func (s *fakeStore) NextSession() durable.SessionNumber {

@@ -87,6 +87,11 @@ func hasWildcard[T string | []byte](filter T) bool {
 }
 
 func (s *subscribing) subscribe(b *Broker, sub *durable.Subscription) packet.ReasonCode {
+	if s.m.state.Durable() && !b.storeTakes() {
+		if i := b.subscription(s.m, sub.Filter); i < 0 || s.m.subs[i].with(sub.Filter) != *sub {
+			return packet.QuotaExceeded
+		}
+	}
 	before, ok := b.subscribe(s.m, *sub)
 	if !ok {
 		return packet.QuotaExceeded

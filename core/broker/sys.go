@@ -73,6 +73,9 @@ const sysFresh = time.Second
 const (
 	sysRoot   = "$SYS"
 	sysBroker = sysRoot + "/broker/"
+
+	// alarmStore is why the store does not take messages, "none" if it does.
+	alarmStore = "alarm/store"
 )
 
 func newSys(b *Broker, o Options) *sys {
@@ -203,6 +206,21 @@ func (s *sys) refresh() {
 	}
 }
 
+// tell publishes a value at once, to those who are connected, without waiting for the timer.
+func (s *sys) tell(name, text string) {
+	if s.filters == 0 || s.interval == 0 {
+		return
+	}
+	m := &message.Message{Topic: sysBroker + name, Payload: []byte(text), Retain: true, Received: s.b.now()}
+	for i := range s.values {
+		if v := &s.values[i]; v.topic == m.Topic {
+			v.message, v.changed = m, false
+			s.retained.Set(m)
+		}
+	}
+	s.b.publishOwn(m)
+}
+
 // sample brings the load averages up to now: they decay as those of Unix do.
 func (s *sys) sample(now time.Duration) {
 	minutes := (now - s.sampled).Minutes()
@@ -266,6 +284,7 @@ func (s *sys) tree() []sysValue {
 		count("dropped/"+DropReason(i).String(), k.dropped(DropReason(i)))
 	}
 	s.ledgerTree(add)
+	add(alarmStore, func() string { return b.store.State().String() })
 	count("refused/connect_rate", &k.RefusedRate)
 	for _, v := range s.others {
 		add(v.Name, v.Text)

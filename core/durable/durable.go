@@ -3,6 +3,8 @@
 package durable
 
 import (
+	"errors"
+
 	"dunlin/core/message"
 	"dunlin/core/packet"
 )
@@ -146,6 +148,26 @@ const (
 	Moved           // another member of a shared subscription gets it
 )
 
+// ErrNoRoom answers an operation that the store refuses because of its StoreState.
+var ErrNoRoom = errors.New("the store takes no messages for now")
+
+// StoreState is what a store takes now. Whatever it is, what was taken is kept and can be read, and
+// what makes things fewer is tried.
+type StoreState byte
+
+// The states.
+const (
+	Taking    StoreState = iota // everything
+	StoreFull                   // its bound is reached: it takes no messages, but what changes sessions
+	DiskFull                    // there is no room on the disk: the same, as far as it goes
+	Failing                     // the last commit has failed: what is handed over may wait for long
+)
+
+var stateNames = [...]string{Taking: "none", StoreFull: "full", DiskFull: "disk_full", Failing: "failing"}
+
+// String is what is wrong, as one word, "disk_full"; "none" if nothing is.
+func (s StoreState) String() string { return stateNames[s] }
+
 // Completion answers an operation that carried a Token. Operations complete in any order.
 type Completion struct {
 	Token Token
@@ -163,9 +185,11 @@ type Batch struct {
 	Err     error
 }
 
-// Completer takes the answers of a store. Both calls come from goroutines of the store, Completed also
-// from within Flush; they must not block and must not call back into it. done and b are the callee's from then on.
+// Completer takes the answers of a store. The calls come from goroutines of the store, Completed and
+// Changed also from within its operations; they must not block and must not call back into it. done and b are the callee's from then on.
 type Completer interface {
 	Completed(done []Completion)
 	Read(b Batch)
+	// Changed tells that the state of the store, or what it wants to get rid of, is another one.
+	Changed()
 }

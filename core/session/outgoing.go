@@ -60,7 +60,8 @@ func (s *Session) Took(seq durable.Seq, qos packet.QoS, id packet.ID) {
 	s.push(run{seq: seq, id: id, state: firstState(qos)})
 }
 
-// Sending notes that a message of a session without a number is being sent.
+// Sending notes that a message is being sent that has no number: its session has none, or the store
+// did not take it.
 func (s *Session) Sending(qos packet.QoS, id packet.ID) {
 	s.push(run{id: id, state: sent(qos)})
 }

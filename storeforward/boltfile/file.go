@@ -10,6 +10,7 @@ import (
 	"os"
 	"path/filepath"
 	"sync"
+	"sync/atomic"
 	"syscall"
 	"time"
 
@@ -88,6 +89,10 @@ type Options struct {
 	NoSync bool
 	// Budget is charged with what commits write; nil = none.
 	Budget *Budget
+	// Reserve is used up when there is no room for what makes things fewer; nil = there is none.
+	Reserve *Reserve
+	// Available tells how many bytes the file system of a path has left; nil = asks it.
+	Available func(path string) (int64, error)
 	// Log takes failures and recoveries; nil = none.
 	Log *slog.Logger
 
@@ -100,6 +105,9 @@ func (o *Options) validate() error {
 	}
 	if o.MaxBytes == 0 {
 		o.MaxBytes = DefaultMaxBytes
+	}
+	if o.Available == nil {
+		o.Available = available
 	}
 	if o.Log == nil {
 		o.Log = slog.New(slog.DiscardHandler)
@@ -116,9 +124,13 @@ type File struct {
 	clean   bool   // found as a clean stop had left it
 	version uint32 // as found
 
+	used atomic.Int64 // bytes, as of the last commit
+
 	// write is held by one write transaction, Recover or Close at a time.
 	write   sync.Mutex
 	reached int64 // bytes of the file that have been written to, 0 = not known; guarded by write
+	// backed is up to where the file certainly has room on the disk; guarded by write.
+	backed int64
 	// mu guards what follows. Readers hold it during their transaction, since bbolt must not be
 	// closed under one; a write transaction is protected by write instead.
 	mu       sync.RWMutex
@@ -260,6 +272,8 @@ func (f *File) open() error {
 	}
 	f.db.AllocSize = growStep
 	f.failed, f.stuck = false, false
+	f.backed = 0
+	f.measure(f.db)
 	return nil
 }
 
@@ -377,6 +391,7 @@ func (f *File) update(fn func(tx *bbolt.Tx) error, state []byte) error {
 		f.mu.Lock()
 		f.marked = string(state) == string(stateOpen)
 		f.mu.Unlock()
+		f.measure(db)
 		return nil
 	}
 	rolledBack := tx == nil || rollback(f.path, tx)

@@ -43,6 +43,10 @@ type WriterOptions[T any] struct {
 	// none of them is. It runs on the writer's goroutine, in the order of the commits. batch is
 	// reused afterwards.
 	Done func(batch []T, err error)
+	// Failed, if it is set, is told at once when a transaction could not be committed, and when it could
+	// not be found out what became of it: its batch is answered only then. It runs on the writer's
+	// goroutine.
+	Failed func(err error)
 	// Size is what an operation counts against MaxBytes and MaxQueued; nil = nothing counts. It is
 	// called by Add and again later, and must give the same answer.
 	Size func(T) int
@@ -357,6 +361,9 @@ func (w *Writer[T]) commit(batch []T) {
 		w.logged = now
 		w.log.Error("commit failed, nothing of it was acknowledged", "path", w.file.path, "operations", len(batch), "failures", w.failures, "err", err)
 	}
+	if w.o.Failed != nil {
+		w.o.Failed(err)
+	}
 	committed := w.recover()
 	if committed {
 		err = nil
@@ -381,6 +388,9 @@ func (w *Writer[T]) recover() (committed bool) {
 	var logged time.Time
 	for tries := 1; ; tries++ {
 		committed, err := w.file.Recover()
+		if IsDiskFull(err) && w.file.opts.Reserve.Drop() {
+			continue
+		}
 		if err == nil {
 			if tries > 1 {
 				w.log.Info("file is back after a failed commit", "path", w.file.path, "tries", tries)
@@ -393,6 +403,9 @@ func (w *Writer[T]) recover() (committed bool) {
 		}
 		if w.isClosing() {
 			return false
+		}
+		if w.o.Failed != nil {
+			w.o.Failed(err)
 		}
 		gap = min(max(2*gap, minRetry), maxRetry)
 		w.sleep(gap)

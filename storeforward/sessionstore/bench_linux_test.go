@@ -36,6 +36,7 @@ func (w window) Completed(done []durable.Completion) {
 }
 
 func (window) Read(durable.Batch) {}
+func (window) Changed()           {}
 
 // bareSync returns the time of a 4 KiB write with fdatasync to the disk that the store is on.
 func bareSync(b *testing.B, dir string) time.Duration {
@@ -239,6 +240,7 @@ type drainer struct {
 
 func (d *drainer) Completed([]durable.Completion) {}
 func (d *drainer) Read(b durable.Batch)           { d.batches <- b }
+func (d *drainer) Changed()                       {}
 
 func heap() int64 {
 	runtime.GC()

@@ -167,6 +167,11 @@ func (s *Store) due(choose func(e *lingerer) bool) {
 		if e.live == 0 || !choose(e) {
 			continue
 		}
+		if s.State() != durable.Taking {
+			s.giveUp(e)
+			l.forget(e)
+			continue
+		}
 		if t == nil {
 			t = s.want(0)
 		}
@@ -174,6 +179,7 @@ func (s *Store) due(choose func(e *lingerer) bool) {
 		l.forget(e)
 	}
 	if t == nil {
+		l.trim()
 		return
 	}
 	slices.SortFunc(t.appends, func(a, b pending) int { return cmp.Compare(a.seq, b.seq) })
@@ -200,6 +206,21 @@ func (s *Store) admit(t *txn, e *lingerer) {
 	t.bytes += e.bytes
 	t.ops++
 	s.sweeper.came(p.seq, p.live)
+}
+
+// giveUp answers that a message cannot be written, and takes it from those who have not acknowledged
+// it.
+func (s *Store) giveUp(e *lingerer) {
+	for i := range e.receivers {
+		r := &e.receivers[i]
+		if q := s.sessions[r.Session]; q != nil && !r.gone && q.queue.Remove(e.seq) {
+			q.ledger.Accepted--
+			q.lingering--
+			q.unsend(e.seq)
+		}
+	}
+	s.queued -= int64(e.bytes)
+	s.linger.done = append(s.linger.done, durable.Completion{Token: e.token, Seq: e.seq, Err: ErrNoRoom})
 }
 
 // dueBy makes due what lingers of a publisher of whom another message is due.
@@ -236,8 +257,13 @@ func (s *Store) lingering() {
 			s.due(func(e *lingerer) bool { return !e.due.After(now) })
 			s.setLinger()
 		}
+		done := l.done
+		l.done = nil
 		s.mu.Unlock()
 		s.w.Flush()
+		if len(done) > 0 {
+			s.c.Completed(done)
+		}
 	}
 }
 

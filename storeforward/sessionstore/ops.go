@@ -17,7 +17,8 @@ import (
 //
 // With From it is the message of another queue, which it leaves in the same transaction.
 //
-// It returns 0, and answers with ErrFull, if too much waits for the disk; or with the error of the
+// It returns 0, and answers with ErrFull, if too much waits for the disk; with ErrNoRoom if the State
+// is not Taking, unless nothing is added; or with the error of the
 // disk, if what this belongs together with has failed already.
 func (s *Store) Append(a durable.Append, k durable.Token) durable.Seq {
 	s.mu.Lock()
@@ -31,11 +32,16 @@ func (s *Store) Append(a durable.Append, k durable.Token) durable.Seq {
 		return 0
 	}
 	size := messageBytes(a.Message)
+	lingers := a.Linger && k != 0 && !s.joined && s.mayLinger(size) // maybe without the disk
+	if !s.joined && !lingers && s.refuses(&a, size) {
+		s.turnAway(k)
+		return 0
+	}
 	if s.queued > 0 && s.queued+int64(size) > s.opts.MaxQueued && !s.joined { // all of it or nothing
 		s.turnDown(k, ErrFull)
 		return 0
 	}
-	if a.Linger && k != 0 && !s.joined && s.mayLinger(size) {
+	if lingers {
 		return s.lingers(&a, k, size)
 	}
 	d := s.delay(k)
@@ -59,6 +65,7 @@ func (s *Store) Append(a durable.Append, k durable.Token) durable.Seq {
 		t.done = append(t.done, durable.Completion{Token: k, Seq: seq})
 	}
 	if a.Retained {
+		delete(s.room.lazy, a.Message.Topic) // it is older
 		s.charge(t, t.retain(a.Message, k == 0))
 	}
 	p := pending{seq: seq, m: a.Message, from: len(t.receivers)}
@@ -107,6 +114,23 @@ func (s *Store) enter(dst []receiver, a *durable.Append, seq durable.Seq, txn ui
 	return dst
 }
 
+// refuses says whether a message is not taken because of the state of the store. What removes a
+// retained message is, and so is a Lazy one, which waits in memory.
+func (s *Store) refuses(a *durable.Append, bytes int) bool {
+	if a.From != 0 && s.room.broken == durable.Taking { // what it leaves makes room
+		return false
+	}
+	if len(a.Receivers) == 0 && a.Publisher == 0 && (!a.Retained || len(a.Message.Payload) == 0) || !s.lacks(bytes) {
+		return false
+	}
+	if !a.Lazy || len(a.Receivers) > 0 {
+		return true
+	}
+	s.keepLazy(a.Message)
+	a.Retained = false
+	return false
+}
+
 // list notes the identifier of a message from a client. It returns nil if there is nothing to note.
 func (s *Store) list(n durable.SessionNumber, id packet.ID) *session {
 	q := s.sessions[n]
@@ -128,6 +152,10 @@ func (s *Store) Delay(d durable.Delayed, k durable.Token) durable.Seq {
 		return 0
 	}
 	size := messageBytes(d.Message)
+	if s.lacks(size) {
+		s.turnAway(k)
+		return 0
+	}
 	if s.queued > 0 && s.queued+int64(size) > s.opts.MaxQueued {
 		s.turnDown(k, ErrFull)
 		return 0
@@ -149,6 +177,18 @@ func (s *Store) turnDown(k durable.Token, err error) {
 	t := s.want(0)
 	if k != 0 {
 		t.done = append(t.done, durable.Completion{Token: k, Err: err})
+	}
+}
+
+// turnAway answers that a message is not taken. It waits for nothing: a disk that is full or fails may
+// let the others wait for long.
+func (s *Store) turnAway(k durable.Token) {
+	switch {
+	case k == 0:
+	case s.c == nil:
+		s.turnDown(k, ErrNoRoom)
+	default:
+		s.c.Completed([]durable.Completion{{Token: k, Err: ErrNoRoom}})
 	}
 }
 
@@ -260,6 +300,20 @@ func (s *Store) Queued(n durable.SessionNumber) (messages int, bytes int64) {
 func (s *Store) DropOldest(n durable.SessionNumber, after durable.Seq, messages int, bytes int64) (dropped int, last durable.Seq) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
+	return s.dropOldest(n, after, messages, bytes, false)
+}
+
+// Evict is DropOldest that takes what there is, up to so many bytes, because of Pressure.
+func (s *Store) Evict(n durable.SessionNumber, after durable.Seq, bytes int64) (dropped int, last durable.Seq) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if dropped, last = s.dropOldest(n, after, 0, bytes, true); dropped > 0 {
+		s.room.relief = s.want(0)
+	}
+	return dropped, last
+}
+
+func (s *Store) dropOldest(n durable.SessionNumber, after durable.Seq, messages int, bytes int64, partly bool) (dropped int, last durable.Seq) {
 	q := s.sessions[n]
 	if q == nil || s.closing {
 		return 0, 0
@@ -272,7 +326,7 @@ func (s *Store) DropOldest(n durable.SessionNumber, after durable.Seq, messages 
 		oldest = append(oldest, seq)
 		bytes -= int64(size)
 	}
-	if len(oldest) == 0 || len(oldest) < messages || bytes > 0 {
+	if len(oldest) == 0 || !partly && (len(oldest) < messages || bytes > 0) {
 		return 0, 0
 	}
 	for _, seq := range oldest {

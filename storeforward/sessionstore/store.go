@@ -53,6 +53,8 @@ var (
 	// ErrFull says that a message was not taken because MaxQueued bytes wait for the disk. The
 	// caller refuses it to the publisher, or holds it back and tries again after a completion.
 	ErrFull = boltfile.ErrFull
+	// ErrNoRoom says that a message was not taken because of the State of the store.
+	ErrNoRoom = durable.ErrNoRoom
 	// ErrClosed says that the store was closed before the operation.
 	ErrClosed = boltfile.ErrClosed
 	// ErrSuperseded answers a Read whose session was read again before it was its turn.
@@ -63,8 +65,11 @@ var (
 type Options struct {
 	// Clock tells the boot of the machine; nil = clock.New().
 	Clock *clock.Clock
-	// MaxBytes is what the file is expected to stay below, for its mapping; 0 = 1 GiB.
+	// MaxBytes is how much of the file may be in use; 0 = 1 GiB. When it is reached, messages are
+	// refused; before, Pressure asks for some to be evicted.
 	MaxBytes int64
+	// Reserve is used up when the disk is full; nil = there is none. See boltfile.Options.
+	Reserve *boltfile.Reserve
 	// MaxQueued is how many bytes of messages may wait for the disk; 0 = 8 MiB. Beyond, messages
 	// are refused with ErrFull.
 	MaxQueued int64
@@ -81,6 +86,8 @@ type Options struct {
 	SaveAfter time.Duration
 	// Budget is charged with what commits write, and puts them off when it is used up; nil = none.
 	Budget *boltfile.Budget
+	// Available tells how much room the disk has; nil = asks it. See boltfile.Options.
+	Available func(path string) (int64, error)
 	// NoSync leaves out every fsync; see boltfile.Options.
 	NoSync bool
 	// Log takes damage, failures and recoveries; nil = none.
@@ -105,6 +112,7 @@ type Store struct {
 
 	touched     atomic.Int64  // bytes of the file since the last Forget
 	unexplained atomic.Uint64 // entries that the last walk could not account for
+	room        room
 
 	mu       sync.Mutex // guards what follows
 	sessions map[durable.SessionNumber]*session
@@ -162,6 +170,9 @@ func Open(path string, o Options) (*Store, error) {
 	if o.MaxQueued == 0 {
 		o.MaxQueued = boltfile.DefaultMaxQueued
 	}
+	if o.MaxBytes == 0 {
+		o.MaxBytes = boltfile.DefaultMaxBytes
+	}
 	if o.Log == nil {
 		o.Log = slog.New(slog.DiscardHandler)
 	}
@@ -169,12 +180,15 @@ func Open(path string, o Options) (*Store, error) {
 		Format:   Format,
 		Version:  Version,
 		Buckets:  buckets(),
-		MaxBytes: o.MaxBytes,
+		MaxBytes: o.MaxBytes + o.MaxBytes/4, // in use and free
 		Absent:   o.Absent,
 		Warm:     o.Warm,
 		Budget:   o.Budget,
 		NoSync:   o.NoSync,
+		Reserve:  o.Reserve,
 		Log:      o.Log,
+
+		Available: o.Available,
 	})
 	if err != nil {
 		return nil, err
@@ -186,7 +200,10 @@ func Open(path string, o Options) (*Store, error) {
 		sessions: make(map[durable.SessionNumber]*session),
 	}
 	s.wake.L, s.parted.L = &s.mu, &s.mu
+	s.room.max, s.room.used = o.MaxBytes, f.Used()
 	if o.Absent != nil {
+		s.room.broken = durable.Failing
+		s.room.state.Store(uint32(durable.Failing))
 		s.history = clock.NewHistory(o.Clock, nil)
 		return s, nil
 	}
@@ -244,6 +261,7 @@ func (s *Store) Start(c durable.Completer) {
 	s.w = boltfile.NewWriter(s.file, boltfile.WriterOptions[*txn]{
 		Apply:  func(tx *boltTx, batch []*txn) error { return s.apply(tx, batch[0]) },
 		Done:   func(batch []*txn, err error) { s.done(batch[0], err) },
+		Failed: s.failing,
 		Single: true,
 	})
 	for _, t := range s.txns {

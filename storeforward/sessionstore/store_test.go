@@ -21,11 +21,12 @@ import (
 
 // answers is a Completer that tests wait on.
 type answers struct {
-	mu    sync.Mutex
-	done  map[durable.Token]durable.Completion
-	reads map[durable.Token]durable.Batch
-	order []durable.Token
-	news  chan struct{} // a value after each call
+	mu      sync.Mutex
+	done    map[durable.Token]durable.Completion
+	reads   map[durable.Token]durable.Batch
+	order   []durable.Token
+	changes int
+	news    chan struct{} // a value after each call
 	// onDone, if set, is called on the writer's goroutine, between two transactions.
 	onDone func([]durable.Completion)
 }
@@ -54,6 +55,13 @@ func (a *answers) Completed(done []durable.Completion) {
 func (a *answers) Read(b durable.Batch) {
 	a.mu.Lock()
 	a.reads[b.Token] = b
+	a.mu.Unlock()
+	a.tell()
+}
+
+func (a *answers) Changed() {
+	a.mu.Lock()
+	a.changes++
 	a.mu.Unlock()
 	a.tell()
 }
@@ -202,7 +210,7 @@ func texts(entries []durable.Entry) (t []string) {
 }
 
 func testOptions() Options {
-	return Options{MaxBytes: 1 << 20, NoSync: true, Clock: testClock("boot-a", 1000)}
+	return Options{MaxBytes: 64 << 20, NoSync: true, Clock: testClock("boot-a", 1000)}
 }
 
 func testClock(id string, millis uint64) *clock.Clock {

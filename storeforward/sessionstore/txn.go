@@ -238,6 +238,9 @@ func (s *Store) apply(tx *bbolt.Tx, t *txn) error {
 	}
 	s.mu.Unlock()
 
+	if err := s.ensure(tx, t); err != nil {
+		return err
+	}
 	if cap(s.values) > keepBytes {
 		s.values = nil
 	}
@@ -367,7 +370,7 @@ func (s *Store) done(t *txn, err error) {
 		return
 	}
 	var answers []durable.Completion
-	bytes := t.bytes
+	bytes, asks := t.bytes, false
 	s.commits++
 	s.answeredTo = t.serial
 	if err == nil {
@@ -375,6 +378,7 @@ func (s *Store) done(t *txn, err error) {
 		s.commit(t)
 		answers = append(answers, t.done...)
 		s.queued -= int64(t.bytes)
+		asks = s.measured(t)
 		t.reset()
 		if cap(t.blobs) <= keepBytes {
 			s.spare = t
@@ -402,6 +406,7 @@ func (s *Store) done(t *txn, err error) {
 			t.void = true
 		}
 		s.committed, s.answeredTo = s.seq, s.serial
+		s.room.relief = nil
 		if !s.closing {
 			s.repeat(failed)
 		}
@@ -417,7 +422,7 @@ func (s *Store) done(t *txn, err error) {
 		s.c.Completed(answers)
 	}
 	s.used(bytes)
-	if fresh || err != nil {
+	if fresh || err != nil || asks {
 		s.w.Flush()
 	}
 }
@@ -497,14 +502,21 @@ func (s *Store) moveBack(t *txn) {
 // repeat hands over again what failed and is true nonetheless: the state of sessions, and the
 // retained messages nobody was told about.
 func (s *Store) repeat(failed []*txn) {
-	s.want(s.opts.SaveAfter)
+	t := s.want(0) // which also finds out whether the disk works again
 	for _, f := range failed {
 		for _, r := range f.retained {
-			if r.lazy {
-				t := s.want(lazyDelay)
+			switch {
+			case !r.lazy:
+			case len(r.m.Payload) == 0:
 				s.charge(t, t.retain(r.m, true))
+				delete(s.room.lazy, r.m.Topic)
+			default:
+				s.keepLazy(r.m)
 			}
 		}
+	}
+	if s.State() == durable.Taking { // too much waited for a disk that works
+		s.takeLazy()
 	}
 }
 

@@ -98,8 +98,12 @@ type Options struct {
 	Warm   bool // see boltfile.Options.Warm
 	// SaveAfter is how long acknowledgements may stay unsaved; default DefaultSaveAfter.
 	SaveAfter time.Duration
-	Budget    *Budget      // nil = none
-	NoSync    bool         // see boltfile.Options.NoSync
+	Budget    *Budget // nil = none
+	NoSync    bool    // see boltfile.Options.NoSync
+	// Reserve is used up when the disk is full; nil = there is none. Available tells how much room it
+	// has; nil = asks it. See boltfile.Options.
+	Reserve   *boltfile.Reserve
+	Available func(path string) (int64, error)
 	Log       *slog.Logger // nil = none
 }
 
@@ -124,6 +128,7 @@ type Spool struct {
 	horizon Seq // an earlier process may have sent this and everything before; constant
 
 	// Of the transaction in progress, on the writer's goroutine.
+	noRoom bool // the disk is full, as of the last message
 	tx     delta
 	values []byte // records of the transaction, reused
 
@@ -219,6 +224,7 @@ func Open(path string, o Options) (*Spool, error) {
 		Buckets:  buckets(),
 		MaxBytes: o.MaxBytes + o.MaxBytes/2,
 		Absent:   o.Absent, Warm: o.Warm, Budget: o.Budget, NoSync: o.NoSync, Log: o.Log,
+		Reserve: o.Reserve, Available: o.Available,
 	})
 	if err != nil {
 		return nil, fmt.Errorf("spool: %w", err)

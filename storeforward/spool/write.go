@@ -61,6 +61,9 @@ func (s *Spool) rebuild(tx *bbolt.Tx, damaged bool) {
 // apply writes a batch: its messages, what gives way to them, the deletion of what is done, and
 // the state as it is afterwards.
 func (s *Spool) apply(tx *bbolt.Tx, batch []op) error {
+	if err := s.ensure(tx, batch); err != nil {
+		return err
+	}
 	s.mu.Lock()
 	next := s.st.clone()
 	gap := s.gap

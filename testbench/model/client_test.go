@@ -318,7 +318,11 @@ func (c *client) publish(h packet.Header, body []byte) error {
 	}
 	var kept *promise
 	if !again {
-		if kept, err = c.x.m.arrives(c.session(), &p, topic, c.v, identifiers(p.Raw)); err != nil {
+		kept, err = c.x.m.arrives(c.session(), &p, topic, c.v, identifiers(p.Raw))
+		if err != nil && c.x.held(topic, string(p.Payload)) {
+			kept, err = c.x.m.arrives(c.session(), &p, topic, c.v, identifiers(p.Raw))
+		}
+		if err != nil {
 			return fmt.Errorf("%s: %w", what, err)
 		}
 	}

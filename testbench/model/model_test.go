@@ -709,7 +709,7 @@ func (p *promise) pass() int {
 
 func (w *model) fits(s *session, o *promise, p *packet.Publish, v packet.Version, ids string, alone bool) error {
 	if !slices.ContainsFunc(o.forms, func(f form) bool {
-		return f.qos == p.QoS && f.retain == p.Retain && (v < packet.V5 || f.ids == ids)
+		return f.qos == p.QoS && (f.retain == p.Retain || w.fails) && (v < packet.V5 || f.ids == ids)
 	}) {
 		return fmt.Errorf("want one of %+v", o.forms)
 	}
@@ -719,13 +719,13 @@ func (w *model) fits(s *session, o *promise, p *packet.Publish, v packet.Version
 	switch {
 	case p.QoS == 0 && o.zero == 0:
 		return fmt.Errorf("no copy at QoS 0 is under way")
-	case p.QoS > 0 && alone && o.onTimes >= o.times:
+	case p.QoS > 0 && alone && o.onTimes >= o.times && (p.QoS == 2 || !w.fails): // a commit that failed is repeated
 		return fmt.Errorf("it has come %d times on this connection", o.onTimes)
 	case p.QoS == 1 && alone && o.acked && o.onTimes == 0 && o.times == 1:
 		return fmt.Errorf("it was acknowledged on an earlier connection")
 	case p.QoS == 2 && o.twos > 0 && !(o.m.will && o.times > o.twos):
 		return fmt.Errorf("it has come at QoS 2 before")
-	case p.Dup && o.first == s.conn && !(o.crashed && p.QoS == 1): // nobody knows whether that had left
+	case p.Dup && o.first == s.conn && !(o.crashed && p.QoS == 1) && !w.fails: // nobody knows whether that had left; or it is repeated
 		return fmt.Errorf("DUP, and it has never left before")
 	case !p.Dup && p.QoS == 1 && alone && o.arrived > 0 && o.onTimes == 0 && o.times == 1 && !o.crashed: // [MQTT-3.3.1-1]
 		return fmt.Errorf("it comes again without DUP")

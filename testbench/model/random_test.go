@@ -424,7 +424,10 @@ func (x *run) wait(seconds int) {
 // what they were to get.
 func (x *run) settle() {
 	x.log("everything comes to its end")
-	quiet := 0
+	quiet, waits := 0, 0
+	if x.fails {
+		waits = 2
+	}
 	for range 1000 {
 		x.busy = len(x.store.waiting) > 0
 		x.store.commit(len(x.store.waiting))
@@ -441,8 +444,13 @@ func (x *run) settle() {
 		if x.err != nil {
 			return
 		}
-		if quiet > 1 {
+		if quiet > 1 && (waits == 0 || !x.publishing()) {
 			break
+		}
+		if quiet > 1 { // what could not be stored is tried again after a while
+			time.Sleep(2 * time.Second)
+			waits--
+			quiet = 0
 		}
 	}
 	if quiet < 2 {
@@ -461,6 +469,25 @@ func (x *run) settle() {
 			x.fault("%s has flows that do not end: accepted %v, asked %v, in use %v, in flight %d", c.id, c.accepted, c.asked, c.inUse, len(c.flight))
 		}
 	}
+}
+
+// held says whether a message may have been held, since it or one before it could not be stored: then it
+// is for those who have subscribed meanwhile, too.
+func (x *run) held(topic, payload string) (may bool) {
+	for _, c := range x.clients {
+		for _, o := range c.flight {
+			if x.fails && o.m.qos == 2 && o.m.topic == topic && o.m.payload == payload {
+				x.m.maybe(o.m)
+				may = true
+			}
+		}
+	}
+	return may
+}
+
+// publishing says whether somebody who is connected waits for an acknowledgement.
+func (x *run) publishing() bool {
+	return slices.ContainsFunc(x.clients, func(c *client) bool { return c.fd >= 0 && !c.deaf && len(c.inUse)+len(c.flight) > 0 })
 }
 
 // end brings everybody back, and then nothing may be left. After another start of the broker,

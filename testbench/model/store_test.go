@@ -349,6 +349,13 @@ func (s *store) DropOldest(durable.SessionNumber, durable.Seq, int, int64) (int,
 	return 0, 0
 }
 
+// Evict drops nothing: there is no Pressure.
+func (s *store) Evict(durable.SessionNumber, durable.Seq, int64) (int, durable.Seq) { return 0, 0 }
+
+func (s *store) Pressure() int64 { return 0 }
+
+func (s *store) State() durable.StoreState { return durable.Taking }
+
 func (s *store) NextSession() durable.SessionNumber {
 	n := s.mem.number + 1
 	s.do(operation{apply: func(s *state) { s.number = max(s.number, n) }})

@@ -37,6 +37,7 @@ type Options struct {
 
 	MaxInFlight   int             // messages in flight; default DefaultMaxInFlight
 	Backoff       forward.Backoff // between connections; default forward.DefaultBackoff
+	Reserve       *spool.Reserve  // see spool.Options; nil = none
 	SpoolMaxBytes int64           // default spool.DefaultMaxBytes
 	SpoolAbsent   error           // if not nil, why its file cannot be used: QoS 0 goes up, the rest is refused
 	SpoolWarm     bool            // its file was read just now; see boltfile.Options.Warm

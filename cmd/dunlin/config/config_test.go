@@ -1,6 +1,7 @@
 package config
 
 import (
+	"math/bits"
 	"regexp"
 	"strings"
 	"testing"
@@ -246,15 +247,31 @@ func TestUnitsAreReadAndWritten(t *testing.T) {
 	}
 }
 
-func TestSpoolBoundIsAShareOfTheDisk(t *testing.T) {
+func TestFilesGetAShareOfTheDisk(t *testing.T) {
 	folder := t.TempDir()
-	if got, err := (Spool{MaxBytes: 5 * MiB}).Bound(folder); got != 5*MiB || err != nil {
-		t.Errorf("given: %d, %v", got, err)
+	c := Config{Data: folder, Store: Store{MaxBytes: 7 * MiB}, Uplinks: []Uplink{{Spool: Spool{MaxBytes: 5 * MiB}}, {}, {}, {}}}
+	b, err := c.Bounds()
+	if err != nil || b.Store != 7*MiB || b.Spools[0] != 5*MiB || len(b.Spools) != 4 {
+		t.Errorf("given: %+v, %v", b, err)
 	}
-	if got, err := (Spool{}).Bound(folder); err != nil || got < minSpool || got > 2*GiB {
-		t.Errorf("auto: %d, %v", got, err)
+	disk, _ := diskSize(folder)
+	for _, got := range b.Spools[1:] {
+		if got < minSpool || got > max(disk/8, minSpool) || got > 2*GiB {
+			t.Errorf("an uplink of four gets %d of %d", got, disk)
+		}
 	}
-	if _, err := (Spool{}).Bound(folder + "/missing"); err == nil {
+	if b.Reserve <= 0 || b.Reserve > disk/reserveShare {
+		t.Errorf("the reserve is %d of %d", b.Reserve, disk)
+	}
+	c = Config{Data: folder}
+	if b, err = c.Bounds(); err != nil || b.Store < minStore || b.Store > max(disk/4, minStore) || b.Store > GiB {
+		t.Errorf("auto: %+v, %v", b, err)
+	}
+	if bits.UintSize == 32 && b.Store > allFiles()/4 {
+		t.Errorf("auto: %d of %d bytes that can be mapped", b.Store, allFiles())
+	}
+	c.Data += "/missing"
+	if _, err := c.Bounds(); err == nil {
 		t.Error("no error for a folder that is not there")
 	}
 }

@@ -14,6 +14,11 @@ import (
 type Store struct {
 	// Wear is "normal" or "low": what the others are that are "auto" in the file, or not there.
 	Wear string
+	// MaxBytes is how much of sessions.db may be in use, 0 = auto: see Bounds.
+	MaxBytes int64
+	// WhenFull says whether the largest queues lose their oldest messages when that is reached, or messages
+	// are refused: "drop_oldest" or "reject".
+	WhenFull string
 	// Linger is how long a message of QoS 1 may wait for receivers that are connected to acknowledge
 	// it before it is written, 0 = not at all.
 	Linger time.Duration
@@ -57,11 +62,11 @@ const GB = 1_000_000_000
 // stores are what a store is by its Wear.
 var stores = map[string]Store{
 	"normal": {
-		Wear: "normal", Linger: 20 * time.Millisecond, SaveAfter: time.Second,
+		Wear: "normal", WhenFull: "drop_oldest", Linger: 20 * time.Millisecond, SaveAfter: time.Second,
 		Flash: Flash{Budget: 8 * GB, Burst: 512 * MiB, MaxDelay: 100 * time.Millisecond},
 	},
 	"low": {
-		Wear: "low", Linger: 50 * time.Millisecond, SaveAfter: 10 * time.Second,
+		Wear: "low", WhenFull: "drop_oldest", Linger: 50 * time.Millisecond, SaveAfter: 10 * time.Second,
 		Flash: Flash{Budget: GB, Burst: 128 * MiB, MaxDelay: time.Second},
 	},
 }
@@ -79,9 +84,11 @@ const (
 
 // store reads the group: what is not there, or "auto", is as wear has it.
 func (d *decoder) store(n *yaml.Node, s *Store) {
-	wear, no, durability := s.Wear, s.UnsafeNoSync, s.Durability
+	wear, no, durability, maxBytes, full := s.Wear, s.UnsafeNoSync, s.Durability, s.MaxBytes, s.WhenFull
 	var take []func() // of what is there
 	d.group(n,
+		field{key: "max_bytes", read: d.size(&maxBytes, minStore, 1024*GiB, true)},
+		field{key: "when_full", read: d.oneOf(&full, "drop_oldest", "reject")},
 		field{key: "wear", read: d.oneOf(&wear, "normal", "low")},
 		unlessAuto("linger", &take, &s.Linger, func(v *time.Duration) func(*yaml.Node) { return d.duration(v, 0, maxLinger) }),
 		unlessAuto("save_after", &take, &s.SaveAfter, func(v *time.Duration) func(*yaml.Node) {
@@ -99,7 +106,7 @@ func (d *decoder) store(n *yaml.Node, s *Store) {
 		}},
 	)
 	*s = stores[wear]
-	s.UnsafeNoSync, s.Durability = no, durability
+	s.UnsafeNoSync, s.Durability, s.MaxBytes, s.WhenFull = no, durability, maxBytes, full
 	for _, f := range take {
 		f()
 	}

@@ -7,7 +7,6 @@ import (
 	"fmt"
 	"io"
 	"math"
-	"math/bits"
 	"net/url"
 	"os"
 	"regexp"
@@ -17,7 +16,6 @@ import (
 	"time"
 
 	"go.yaml.in/yaml/v3"
-	"golang.org/x/sys/unix"
 
 	"dunlin/core/rule"
 	"dunlin/core/topic"
@@ -71,27 +69,6 @@ func uplinkDefaults() Uplink {
 	}
 }
 
-// Bound returns the bytes that the spool may take in folder, which must exist: MaxBytes, or for
-// auto the least of 2 GiB, 512 MiB where addresses have 32 bits, and a quarter of the disk.
-func (s Spool) Bound(folder string) (int64, error) {
-	if s.MaxBytes > 0 {
-		return s.MaxBytes, nil
-	}
-	bound := int64(2 * GiB)
-	if bits.UintSize == 32 {
-		bound = 512 * MiB
-	}
-	var st unix.Statfs_t
-	if err := unix.Statfs(folder, &st); err != nil {
-		return 0, &os.PathError{Op: "statfs", Path: folder, Err: err}
-	}
-	// In this order nothing overflows, whatever a file system says of itself.
-	if quarter, block := st.Blocks/4, uint64(max(st.Bsize, 1)); quarter < uint64(bound)/block {
-		bound = int64(quarter * block)
-	}
-	return max(bound, minSpool), nil
-}
-
 // Password returns the first line of PasswordFile, nil if there is none.
 func (u *Uplink) Password() ([]byte, error) {
 	if u.PasswordFile == "" {
@@ -119,9 +96,6 @@ func (u *Uplink) Password() ([]byte, error) {
 
 // maxPassword is the longest password that a CONNECT can carry, in bytes (MQTT5 §1.5.6).
 const maxPassword = math.MaxUint16
-
-// minSpool is the smallest spool: the pages of an empty file and some room.
-const minSpool = MiB
 
 // maxInFlight bounds what comes twice after a cut; a larger window is no faster.
 const maxInFlight = 1000

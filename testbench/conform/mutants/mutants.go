@@ -194,7 +194,7 @@ var mutants = []mutant{
 	},
 	{
 		"every message is retained", "core/broker/publish.go",
-		"} else if pub.Retain {\n\t\tb.retain(pub)", "} else if len(pub.Payload) > 0 {\n\t\tb.retain(pub)",
+		"} else if pub.Retain {\n\t\tb.retain(pub, waiter)", "} else if len(pub.Payload) > 0 {\n\t\tb.retain(pub, waiter)",
 		[]string{"5.0:MQTT-3.3.1-8", "3.1.1:MQTT-3.3.1-12"},
 	},
 	{
