@@ -6,7 +6,7 @@ TOOL     := go tool -modfile=testbench/tools.mod
 FUZZTIME ?= 1m
 
 .DEFAULT_GOAL := help
-.PHONY: help run build test chaos conform mutants check cross $(TARGETS:%=bin/%/dunlin) $(TARGETS:%=bin/%/dunlin-bench) \
+.PHONY: help run build test chaos survey conform mutants check cross $(TARGETS:%=bin/%/dunlin) $(TARGETS:%=bin/%/dunlin-bench) \
 	bench bench-quick bench-threads demo packages fuzz clean
 
 help: ## this list
@@ -25,6 +25,9 @@ test: ## every test there is; logs in bin/log
 # STAGES chooses, such as STAGES=kills.
 chaos: ## kill the broker and cut its power, many times, into testbench/results (10 minutes, root)
 	@testbench/chaos.sh $(STAGES)
+
+survey: ## damage the broker's files in every way, into testbench/results (3 minutes, root)
+	@CHAOS_REPORT=survey testbench/chaos.sh damage
 
 mutants: ## break the broker in ways of many kinds and see conform go red; NAME='part of a name'
 	@go run ./testbench/conform/mutants "$(NAME)"

@@ -7,10 +7,13 @@
 #	kills      the process is killed under everything that may happen at once
 #	powercuts  the disk loses what it has not flushed, in part and out of order, also while the
 #	           broker recovers; and is copied while it is in use. On several file systems
+#	damage     its files are damaged in every way, and what is left of them counted by a second
+#	           opinion. Quick, and a report of its own with make survey
 set -euo pipefail
 cd "$(dirname "$0")/.."
 
-testbench/need.sh mosquitto mount=losetup e2fsprogs=mke2fs xfsprogs=mkfs.xfs btrfs-progs=mkfs.btrfs
+testbench/need.sh mosquitto mount=losetup e2fsprogs=mke2fs xfsprogs=mkfs.xfs btrfs-progs=mkfs.btrfs \
+	util-linux=setpriv
 
 packaging/compile.sh host bin/dunlin
 export DUNLIN_BINARY=$PWD/bin/dunlin
@@ -18,12 +21,13 @@ mkdir -p bin/log
 
 commit=$(git rev-parse --short HEAD)
 [ -z "$(git status --porcelain --untracked-files=no)" ] || commit+=-changed
-[ $# -gt 0 ] || set -- kills powercuts
-report=testbench/results/$(date -u +%F)-$commit-chaos.txt
+[ $# -gt 0 ] || set -- kills powercuts damage
+report=testbench/results/$(date -u +%F)-$commit-${CHAOS_REPORT:-chaos}.txt
 mkdir -p testbench/results
 
 stage_kills() { go test -v -count=1 -timeout 60m ./testbench/crash -long; }
 stage_powercuts() { (cd testbench/peers && go test -v -count=1 -timeout 60m ./powercut -long); }
+stage_damage() { go test -v -count=1 -timeout 60m ./testbench/survey -cases 1000; }
 
 # figures prints of the output of a stage what is worth keeping: what the tests said and how they
 # ended, with the subtests that passed as a number.

@@ -19,7 +19,7 @@ cd "$(dirname "$0")/.."
 
 testbench/need.sh mosquitto mosquitto-clients=mosquitto_pub qemu-user-static=qemu-aarch64-static \
 	binutils=readelf e2fsprogs=mkfs.ext4 xfsprogs=mkfs.xfs strace lintian shellcheck systemd=systemd-analyze \
-	systemd-container=systemd-nspawn iproute2=ip util-linux=nsenter mmdebstrap arch-test dpkg=dpkg-deb
+	systemd-container=systemd-nspawn iproute2=ip util-linux=nsenter util-linux=setpriv mmdebstrap arch-test dpkg=dpkg-deb
 
 logs=bin/log
 [ $# -gt 0 ] || set -- format vet race bench peers arm64 armv6 smoke

@@ -181,6 +181,9 @@ func TestWhatADamagedPageDoesNotHoldIsSalvaged(t *testing.T) {
 	bad := filepath.Join(t.TempDir(), "bad.db")
 	unnoticed := 0
 	for page := range len(whole) / PageSize {
+		if testing.Short() && page%9 != 0 {
+			continue // an emulated processor
+		}
 		d := damages[page%len(damages)]
 		r := rand.New(rand.NewPCG(uint64(page), 1))
 		file := bytes.Clone(whole)

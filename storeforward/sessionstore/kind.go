@@ -27,6 +27,9 @@ func Kind() boltfile.Kind {
 			string(bucketBoots):    newerBoot,
 			string(bucketLedgers):  newerTotal,
 			string(bucketMeta):     newerCounters,
+			// It never changes, but it leaves: from where nothing leads it is only taken if there is
+			// nothing better to know it by. Rather twice than never.
+			string(bucketDue): func(_, _, _ []byte) bool { return false },
 		},
 		Mend: mend,
 	}

@@ -51,6 +51,9 @@ func (s *Spool) rebuild(tx *bbolt.Tx, damaged bool) {
 		s.st.ledger.Pending++
 		s.st.ledger.PendingBytes += int64(len(v) + overhead)
 	}
+	if s.st.last > 0 {
+		s.st.skip()
+	}
 	s.st.limit = s.st.last
 	if damaged || s.st.ledger.Pending > 0 {
 		s.o.Log.Error("the cursor of the spool is damaged: everything in the file counts as pending, QoS 2 messages may be repeated once",
