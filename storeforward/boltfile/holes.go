@@ -42,6 +42,14 @@ func (h *holes) add(one hole) {
 	h.of[one.bucket] = append(spans, one.clone().keys)
 }
 
+func (h *holes) clone() holes {
+	c := holes{count: h.count, of: make(map[string][]span)}
+	for bucket, spans := range h.of {
+		c.of[bucket] = slices.Clone(spans)
+	}
+	return c
+}
+
 // all says that nothing could be read.
 func (h *holes) all(buckets []string) {
 	h.add(hole{bucket: string(metaBucket)})

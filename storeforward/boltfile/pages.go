@@ -195,37 +195,58 @@ func parseContent(id uint64, data []byte) (content, error) {
 	if c.count == 0 && !c.leaf || pageHeader+c.count*elementSize > len(data) {
 		return c, fmt.Errorf("it says that it has %d elements", c.count)
 	}
+	// bbolt writes keys and values one behind the other, and the first behind the elements.
+	end := pageHeader + c.count*elementSize
 	for i := range c.count {
-		if _, ok := c.element(i); !ok {
+		from, until, ok := c.bounds(i)
+		if _, keyed := c.element(i); !ok || !keyed {
 			return c, fmt.Errorf("element %d is outside of it", i)
 		}
+		if from != end {
+			return c, fmt.Errorf("element %d does not begin where it should", i)
+		}
+		end = until
 	}
 	return c, nil
 }
 
-// element returns element i; ok is false if it does not lie within the page.
-func (c *content) element(i int) (e element, ok bool) {
+// bounds returns where key and value of element i begin and end; ok is false if that is not within the
+// page.
+func (c *content) bounds(i int) (from, until int, ok bool) {
 	at := pageHeader + i*elementSize
 	b := c.data[at : at+elementSize]
-	var pos, key, value uint64
+	var pos, size uint64
 	if c.leaf {
-		flags := native.Uint32(b)
-		if flags > elementBucket {
-			return e, false
+		if native.Uint32(b) > elementBucket {
+			return 0, 0, false
 		}
-		e.bucket = flags == elementBucket
-		pos, key, value = uint64(native.Uint32(b[4:])), uint64(native.Uint32(b[8:])), uint64(native.Uint32(b[12:]))
+		pos, size = uint64(native.Uint32(b[4:])), uint64(native.Uint32(b[8:]))+uint64(native.Uint32(b[12:]))
 	} else {
-		pos, key = uint64(native.Uint32(b)), uint64(native.Uint32(b[4:]))
-		e.child = native.Uint64(b[8:])
+		pos, size = uint64(native.Uint32(b)), uint64(native.Uint32(b[4:]))
 	}
-	from := uint64(at) + pos
-	if key == 0 || from < uint64(pageHeader+c.count*elementSize) || from+key+value > uint64(len(c.data)) {
+	begin := uint64(at) + pos
+	if begin < uint64(pageHeader+c.count*elementSize) || begin+size > uint64(len(c.data)) {
+		return 0, 0, false
+	}
+	return int(begin), int(begin + size), true
+}
+
+// element returns element i; ok is false if it does not lie within the page or has no key.
+func (c *content) element(i int) (e element, ok bool) {
+	from, until, ok := c.bounds(i)
+	if !ok {
 		return e, false
 	}
-	e.key = c.data[from : from+key : from+key]
-	e.value = c.data[from+key : from+key+value : from+key+value]
-	return e, true
+	b := c.data[pageHeader+i*elementSize:]
+	split := until
+	if c.leaf {
+		e.bucket = native.Uint32(b) == elementBucket
+		split = from + int(native.Uint32(b[8:]))
+	} else {
+		e.child = native.Uint64(b[8:])
+	}
+	e.key, e.value = c.data[from:split:split], c.data[split:until:until]
+	return e, split > from
 }
 
 // freelist reads the list of free pages that m names; nil and no error if it names none.

@@ -45,6 +45,9 @@ const (
 //     bucket any value will do, of one with Newer the newest is taken unless the state before says
 //     that there is none, of the others none.
 //
+// If the newer meta page is damaged, the newest state is the one before the last transaction, whose
+// pages are those that nothing leads to: what is new or newer there is taken, too.
+//
 // An error of Salvage says that the new file could not be written. read is as for Inspect.
 func Salvage(path, to string, k Kind, read func(bytes int)) (*Salvaged, error) {
 	p, err := openPages(path, read)
@@ -87,9 +90,9 @@ type salvage struct {
 	tx    *bbolt.Tx // nil = none is open
 	bytes int       // in tx
 
-	holes    holes // of the newest state
-	older    holes // of the state before
-	fellBack bool
+	holes holes // of the newest state
+	older holes // of the state before
+	lost  bool  // a transaction
 }
 
 func (s *salvage) run() error {
@@ -97,22 +100,50 @@ func (s *salvage) run() error {
 		return err
 	}
 	newest, older, fellBack := s.pages.metas()
-	s.fellBack = fellBack || !newest.whole
+	s.lost = fellBack || !newest.whole
 	seen, err := s.state(newest, &s.holes, s.current)
 	if err != nil {
 		return err
 	}
 	s.result.Holes = s.holes.count
-	if s.result.Holes > 0 {
-		before, err := s.state(older, &s.older, s.before)
-		if err != nil {
-			return err
-		}
-		if err := s.scan(newest, seen, before); err != nil {
-			return err
-		}
+	var before pageSet
+	switch {
+	case fellBack:
+		err = s.ahead()
+	case s.result.Holes > 0:
+		before, err = s.state(older, &s.older, s.before)
+	default:
+		return s.end()
+	}
+	if err == nil {
+		err = s.scan(newest, seen, before)
+	}
+	if err != nil {
+		return err
 	}
 	return s.end()
+}
+
+// ahead has what the lost transaction wrote looked for: its pages are there, nothing leads to them,
+// and the state that was read is the one before. Of an unchanging bucket that is what lies behind its
+// last key, of one with Newer what is newer.
+func (s *salvage) ahead() error {
+	s.older = s.holes.clone()
+	err := s.update(0, func(tx *bbolt.Tx) error {
+		for _, name := range s.kind.Unchanging {
+			h := hole{bucket: name}
+			if last, _ := tx.Bucket([]byte(name)).Cursor().Last(); last != nil {
+				h.keys.lo = after(last)
+			}
+			s.holes.add(h)
+		}
+		return nil
+	})
+	for name := range s.kind.Newer {
+		s.holes.add(hole{bucket: name})
+	}
+	s.holes.join()
+	return err
 }
 
 // begin makes the buckets.
@@ -134,7 +165,7 @@ func (s *salvage) begin() error {
 // end lets the kind complete what there is, and commits.
 func (s *salvage) end() error {
 	if s.kind.Mend != nil {
-		lost := s.fellBack || s.result.Holes > 0
+		lost := s.lost || s.result.Holes > 0
 		if err := s.update(0, func(tx *bbolt.Tx) error { return s.kind.Mend(tx, lost) }); err != nil {
 			return err
 		}
@@ -240,7 +271,7 @@ func (s *salvage) state(m metaPage, missing *holes, take func(bucket string, key
 	for len(broken) > 0 { // what it finds may be broken, too
 		h := broken[0]
 		broken = broken[1:]
-		if err := s.splinters(&w, h); err != nil {
+		if err := s.splinters(&w, h, missing); err != nil {
 			return nil, err
 		}
 	}
@@ -258,7 +289,10 @@ func isOurMeta(key []byte) bool {
 
 // splinters takes the whole elements of a damaged leaf, of which its parent tells what it should
 // hold. What of a page tells where its elements are counts for each of them alone.
-func (s *salvage) splinters(w *walk, h hole) error {
+//
+// It may be whole, and what its parent tells damaged. A key that does not belong there is missing
+// where it does, and looked for with what else is.
+func (s *salvage) splinters(w *walk, h hole, missing *holes) error {
 	if h.page < 2 || h.page >= s.pages.count || w.seen.has(h.page) {
 		return nil
 	}
@@ -270,7 +304,11 @@ func (s *salvage) splinters(w *walk, h hole) error {
 		s.stretch(&c, i)
 		e, ok := c.splinter(i)
 		switch {
-		case !ok || !h.keys.has(e.key):
+		case !ok:
+		case !h.keys.has(e.key):
+			if h.bucket != "" && s.accepts(h.bucket, e.key, e.value) {
+				missing.add(hole{bucket: h.bucket, keys: span{e.key, after(e.key)}})
+			}
 		case h.bucket != "":
 			if s.accepts(h.bucket, e.key, e.value) {
 				if err := w.value(h.bucket, e.key, e.value); err != nil {
@@ -327,7 +365,7 @@ func (s *salvage) scan(newest metaPage, seen, before pageSet) error {
 			continue
 		}
 		// What overflows from it is looked at, too: it may have been free and used again.
-		if err := s.orphan(&c, listed && !free.has(id)); err != nil {
+		if err := s.orphan(&c, listed && id < newest.high && !free.has(id)); err != nil {
 			return err
 		}
 	}

@@ -4,6 +4,7 @@ import (
 	"bytes"
 	"encoding/binary"
 	"errors"
+	"flag"
 	"fmt"
 	"hash/crc32"
 	"math/rand/v2"
@@ -168,7 +169,10 @@ var damages = []struct {
 	}},
 }
 
-// Each page of a file is damaged in each way. What the file holds in pages that are as they were is
+// offset shifts which page is damaged in which way.
+var offset = flag.Int("offset", 0, "shifts which page is damaged in which way")
+
+// Each page of a file is damaged in one way. What the file holds in pages that are as they were is
 // found again, and nothing that was never in it.
 func TestWhatADamagedPageDoesNotHoldIsSalvaged(t *testing.T) {
 	path := worn(t)
@@ -184,8 +188,8 @@ func TestWhatADamagedPageDoesNotHoldIsSalvaged(t *testing.T) {
 		if testing.Short() && page%9 != 0 {
 			continue // an emulated processor
 		}
-		d := damages[page%len(damages)]
-		r := rand.New(rand.NewPCG(uint64(page), 1))
+		d := damages[(page+*offset)%len(damages)]
+		r := rand.New(rand.NewPCG(uint64(page), uint64(*offset)))
 		file := bytes.Clone(whole)
 		p := file[page*PageSize:][:PageSize]
 		d.do(r, p)
