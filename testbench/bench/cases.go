@@ -67,6 +67,17 @@ func collect(qos byte, window int) *benchCase {
 	}
 }
 
+// storm lets all clients lose their connections at once and come back, atOnce at a time.
+func storm(name string, atOnce int, words string) *benchCase {
+	return &benchCase{
+		name:     name,
+		words:    "15,000 clients lose their connections at once, connect and subscribe again, seconds until the last is back; " + words,
+		scenario: "storm", columns: []string{"first_s", "again_s", "storm_cpu_s"},
+		must: []must{{figure: "again_s", of: "mosquitto", factor: 0.3}},
+		set:  func(o *load.Options) { o.Rounds, o.AtOnce = 1, atOnce },
+	}
+}
+
 // cases are what is measured, in this order.
 var cases = []*benchCase{
 	broadcast(0, 100, cpu(0.02), small, must{figure: "deliveries_per_s", of: "mosquitto", factor: 30, atLeast: true}),
@@ -113,13 +124,8 @@ var cases = []*benchCase{
 		must: []must{{figure: "each_settled", of: "mosquitto", factor: 0.8}, {figure: "each_traffic", of: "mosquitto", factor: 0.8}},
 		set:  func(*load.Options) {},
 	},
-	{
-		name:     "storm",
-		words:    "15,000 clients lose their connections at once, connect and subscribe again: seconds until the last is back",
-		scenario: "storm", columns: []string{"first_s", "again_s", "storm_cpu_s"},
-		must: []must{{figure: "again_s", of: "mosquitto", factor: 0.3}},
-		set:  func(o *load.Options) { o.Rounds = 2 },
-	},
+	storm("storm", 15_000, "all open their connections at once, and what a listener has no room for tries again as TCP does"),
+	storm("storm-1000", 1_000, "1,000 of them open theirs at a time"),
 	{
 		name:     "offline",
 		words:    "20,000 messages of 128 B at QoS 1 for an absent session, 200 in flight; then it comes and gets them. Only dunlin and nats-server write them to disk",
