@@ -45,17 +45,6 @@ func LimitHeap() int64 {
 	return limit
 }
 
-// garbage is how much garbage may wait for the collector, in percent of what is in use.
-const garbage = 50
-
-// LimitGarbage has the garbage collector run twice as often as it does by itself, unless GOGC says how
-// often: the broker makes little garbage, and a gateway has little memory.
-func LimitGarbage() {
-	if os.Getenv("GOGC") == "" {
-		debug.SetGCPercent(garbage)
-	}
-}
-
 // CgroupMemoryLimit returns how many bytes of memory the control group of the process and the
 // groups above it leave to it, and whether there is such a limit. It reads version 2 and version 1 of control
 // groups. In version 2 memory.high counts like memory.max: beyond it the kernel slows

@@ -117,18 +117,3 @@ func TestSoftLimitOfFilesIsRaisedToTheHardOne(t *testing.T) {
 		t.Errorf("a second call returns %d, %v", again, err)
 	}
 }
-
-func TestGarbageIsLimitedUnlessTheEnvironmentSays(t *testing.T) {
-	before := debug.SetGCPercent(100)
-	defer debug.SetGCPercent(before)
-	for _, c := range []struct {
-		gogc string
-		want int
-	}{{"200", 100}, {"off", 100}, {"", garbage}} { // the runtime has read it at its start
-		t.Setenv("GOGC", c.gogc)
-		LimitGarbage()
-		if got := debug.SetGCPercent(c.want); got != c.want {
-			t.Errorf("GOGC=%q: %d percent, want %d", c.gogc, got, c.want)
-		}
-	}
-}
