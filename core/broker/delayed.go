@@ -12,7 +12,6 @@ import (
 
 	"dunlin/core/durable"
 	"dunlin/core/loop"
-	"dunlin/core/message"
 	"dunlin/core/packet"
 )
 
@@ -257,28 +256,8 @@ func (q *delayed) publish(x *delayedMessage) {
 		pub.Expiry = b.remaining(m) // [MQTT-3.3.2-6]
 	}
 	op := b.publishing()
-	op.qos, op.done, op.kept = pub.QoS, settled, x.Seq != 0 || x.again
+	op.qos, op.done, op.kept = pub.QoS, settled, x.Seq != 0
 	b.publish(&pub, op)
-}
-
-// retry keeps a message that was published and could not be stored, and publishes it again to those
-// who are durable, as one that was delayed. It reports whether there was room for it.
-func (q *delayed) retry(m *message.Message) bool {
-	size := int64(m.Size())
-	if q.count >= q.b.limits.MaxDelayed || q.bytes+size > q.b.limits.MaxDelayedBytes {
-		return false
-	}
-	q.count++
-	q.bytes += size
-	q.serial++
-	q.wait(&delayedMessage{
-		Delayed: durable.Delayed{Message: m},
-		due:     q.b.loop.Now() + dueAgain,
-		serial:  q.serial,
-		size:    size,
-		again:   true,
-	})
-	return true
 }
 
 // removal is a delayed message on its way out of the store that nobody gets.

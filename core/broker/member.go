@@ -42,9 +42,10 @@ type member struct {
 	greeter   bool // among the broker's greeters
 	anonymous bool // who made it has no user name
 
-	movement  *movement // of what came by shared subscriptions to others; nil = none
-	greetings *greeting // the first of the subscriptions that are still to get retained messages
-	overflow  *overflow // since its queue was full, nil = it has room
+	partly    map[packet.ID]struct{} // see notePartly; nil = nothing
+	movement  *movement              // of what came by shared subscriptions to others; nil = none
+	greetings *greeting              // the first of the subscriptions that are still to get retained messages
+	overflow  *overflow              // since its queue was full, nil = it has room
 }
 
 // absence is what a session has that no connection has.

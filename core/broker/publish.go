@@ -77,6 +77,7 @@ func (b *Broker) onPublish(c *client, flags byte, body []byte) error {
 			b.repeated(c, p.ID, committed)
 			return nil
 		}
+		pub.again = c.member.wasPartly(p.ID) && p.Dup
 	}
 	if c.version == packet.V5 && p.QoS > 0 && b.unanswered(c, p.QoS) > c.receiveMaximum() { // [MQTT-3.3.4-7]
 		if p.QoS == 2 {
@@ -507,9 +508,10 @@ func (b *Broker) message(pub *publication) *message.Message {
 }
 
 // publishMessage publishes a message that is no client's packet: a will, or one of an uplink.
-// done, which may be nil, is told when its durable destinations have it, or could not take it; kept
-// says that it keeps the message then.
-func (b *Broker) publishMessage(m *message.Message, kept bool, done func(error)) {
+// done, which may be nil, is told when its durable destinations have it, or could not take it. It returns
+// whether those that need the store have it in the transaction that is collected; a will is held
+// otherwise.
+func (b *Broker) publishMessage(m *message.Message, isWill bool, done func(error)) (stored bool) {
 	p := packetOf(m)
 	d, code := b.resolveDelay(&p)
 	if d.is {
@@ -525,7 +527,7 @@ func (b *Broker) publishMessage(m *message.Message, kept bool, done func(error))
 		if done != nil {
 			done(nil)
 		}
-		return
+		return true
 	}
 	if d.is {
 		m = new(*m)
@@ -542,10 +544,11 @@ func (b *Broker) publishMessage(m *message.Message, kept bool, done func(error))
 		msg:       m,
 	}
 	op := b.publishing()
-	op.qos, op.done, op.kept, op.isWill = pub.QoS, done, kept, done == nil
+	op.qos, op.done, op.isWill = pub.QoS, done, isWill
 	if d.is {
 		b.delay(&pub, d, op)
-		return
+		return true
 	}
 	b.publish(&pub, op)
+	return !op.refused && !op.hold.unstored // if it is over, it is another's
 }

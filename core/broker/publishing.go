@@ -198,6 +198,7 @@ func (b *Broker) finish(op *publishing, code packet.ReasonCode) {
 		delete(b.waiting, waitKey{op.member, op.id})
 		if refused {
 			op.member.state.Forget(op.id)
+			b.notePartly(op)
 		} else {
 			op.member.state.Accepted(op.id)
 		}

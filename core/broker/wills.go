@@ -1,7 +1,6 @@
 package broker
 
 import (
-	"errors"
 	"time"
 
 	"dunlin/core/durable"
@@ -47,13 +46,16 @@ func (b *Broker) releaseWill(m *member) {
 	b.setWill(m, nil)
 	m.releasing = true
 	w.Received = b.now() // its Message Expiry Interval begins when it is published
-	b.wills = append(b.wills, will{m, &w})
+	b.wills = append(b.wills, will{m: m, msg: &w})
 }
 
 // will is a will message that is to be published.
 type will struct {
-	m   *member
-	msg *message.Message
+	m         *member
+	msg       *message.Message
+	published bool
+	released  bool
+	late      []func() // what is to be written then
 }
 
 // setWill gives a session its will, nil = none. All wills are in memory: of those of clients that are
@@ -85,35 +87,54 @@ func willSize(w *durable.Will) int64 {
 }
 
 // publishWills publishes the wills of the turn, each in one transaction with what is to be written
-// about its session.
+// about its session. If the store takes nothing, that is put off with the will.
 func (b *Broker) publishWills() {
 	for len(b.wills) > 0 {
 		wills := b.wills
 		b.wills = nil
-		for _, w := range wills {
+		for i := range wills {
+			w := &wills[i]
 			b.store.Together(true)
+			stored := true
 			if w.m.grant.MayPublish(realTopic(w.msg.Topic)) {
-				b.publishMessage(w.msg, true, func(err error) { b.willSettled(w, err) })
+				stored = b.publishMessage(w.msg, true, func(err error) { b.willSettled(w, err) })
 			} else {
 				b.drop(DropPublishDenied, w.m.clientID, w.msg.Topic)
 				b.log.Warn("will denied", "client_id", w.m.clientID, "user", w.m.user, "topic", w.msg.Topic)
 			}
-			b.willReleased(w.m)
+			w.m.releasing, w.published = false, true
+			w.late = b.afterWills[w.m]
+			delete(b.afterWills, w.m)
+			if stored {
+				b.willReleased(w)
+			}
 			b.store.Together(false)
 		}
 	}
 }
 
-// willReleased writes what had to wait for the will of a session.
-func (b *Broker) willReleased(m *member) {
-	m.releasing = false
-	late := b.afterWills[m]
-	delete(b.afterWills, m)
-	for _, f := range late {
+// willReleased writes what had to wait for a will.
+func (b *Broker) willReleased(w *will) {
+	if w.released {
+		return
+	}
+	w.released = true
+	for _, f := range w.late {
 		f()
 	}
-	if len(late) == 0 && m.state.Durable() && !m.ended {
+	if m := w.m; len(w.late) == 0 && m.state.Durable() && !m.ended {
 		b.put(m, nil)
+	}
+	w.late = nil
+}
+
+// willSettled is the answer of a will's durable destinations.
+func (b *Broker) willSettled(w *will, err error) {
+	if err != nil {
+		b.log.Error("will not stored", "client_id", w.m.clientID, "topic", w.msg.Topic, "err", err)
+	}
+	if w.published { // else it is over at once, and publishWills goes on
+		b.willReleased(w)
 	}
 }
 
@@ -123,19 +144,6 @@ func (b *Broker) afterWill(m *member, f func()) {
 		b.afterWills = make(map[*member][]func())
 	}
 	b.afterWills[m] = append(b.afterWills[m], f)
-}
-
-// willSettled is the answer of a will's durable destinations. There is no client that would send it
-// again: what the disk has refused waits in memory and is tried again, as far as delayed messages may
-// wait there.
-func (b *Broker) willSettled(w will, err error) {
-	if err == nil || errors.Is(err, errRefused) || errors.Is(err, errDelayedFull) {
-		return
-	}
-	if realTopic(w.msg.Topic) != w.msg.Topic || !b.delayed.retry(w.msg) {
-		b.drop(DropNotStored, w.m.clientID, w.msg.Topic)
-		b.log.Error("will not stored", "client_id", w.m.clientID, "topic", w.msg.Topic, "err", err)
-	}
 }
 
 // keepWill gives the will of a session that ends with its connection a record.

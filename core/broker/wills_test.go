@@ -1,9 +1,11 @@
 package broker
 
 import (
+	"fmt"
 	"testing"
 	"time"
 
+	"dunlin/core/durable"
 	"dunlin/core/packet"
 )
 
@@ -218,12 +220,44 @@ func TestAWillThatTheDiskRefusesIsTriedAgain(t *testing.T) {
 	x.away(w, "c")
 	watch.message()
 	x.store.release(errDisk)
-	x.until("the refusal", func() bool { return x.b.delayed.count == 1 })
-	x.due()
-	x.until("the end of the wait", func() bool { return x.b.delayed.count == 0 })
+	x.until("the will", func() bool { return x.store.open() == 1 })
 	watch.nothing() // it has it
 	s, _ := x.connect(packet.V5, "s", lasting)
 	if m := s.message(); string(m.Payload) != "x" {
 		t.Errorf("got %q", m.Payload)
+	}
+}
+
+// While the store takes nothing, for hours if the disk is full, a crash must not lose wills.
+func TestAWillStaysOnDiskUntilItIsStored(t *testing.T) {
+	for _, qos := range []packet.QoS{1, 2} {
+		for _, test := range []struct {
+			name string
+			as   []func(*packet.Connect)
+		}{{"a session that ends with its connection", nil}, {"a session that goes on", []func(*packet.Connect){lasting}}} {
+			t.Run(fmt.Sprint("QoS ", qos, ", ", test.name), func(t *testing.T) {
+				x := start(t)
+				x.offline(packet.V5, "s", "w", 2)
+				w, _ := x.connect(packet.V5, "c", append(test.as, willOf("x", 0), func(c *packet.Connect) { c.Will.QoS = qos })...)
+				left := func() (n int) {
+					for _, r := range x.store.restored() {
+						if r.Session.Will != nil {
+							n++
+						}
+					}
+					return n
+				}
+				x.until("the record", func() bool { return left() == 1 })
+				x.store.become(durable.StoreFull)
+				x.away(w, "c")
+				x.do(func() {})
+				if left() != 1 {
+					t.Error("the will is off the disk, and nowhere else")
+				}
+				x.store.become(durable.Taking)
+				x.until("the will", func() bool { return x.store.open() == 1 })
+				x.until("the end of the record", func() bool { return left() == 0 })
+			})
+		}
 	}
 }
