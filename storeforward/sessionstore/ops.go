@@ -33,14 +33,16 @@ func (s *Store) Append(a durable.Append, k durable.Token) durable.Seq {
 	}
 	size := messageBytes(a.Message)
 	lingers := a.Linger && k != 0 && !s.joined && s.mayLinger(size) // maybe without the disk
-	if !s.joined && !lingers && s.refuses(&a, size) {
+	first := !s.joined || s.fresh                                   // all of it or nothing
+	if first && !lingers && s.refuses(&a, size) {
 		s.turnAway(k)
 		return 0
 	}
-	if s.queued > 0 && s.queued+int64(size) > s.opts.MaxQueued && !s.joined { // all of it or nothing
+	if first && s.queued > 0 && s.queued+int64(size) > s.opts.MaxQueued {
 		s.turnDown(k, ErrFull)
 		return 0
 	}
+	s.fresh = false
 	if lingers {
 		return s.lingers(&a, k, size)
 	}
@@ -444,7 +446,7 @@ func (s *Store) NextSession() durable.SessionNumber {
 func (s *Store) Together(on bool) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	s.together = on
+	s.together, s.fresh = on, on
 	s.join(false)
 }
 
@@ -452,7 +454,7 @@ func (s *Store) Together(on bool) {
 // is about to begin a transaction may still join it.
 func (s *Store) Flush() {
 	s.mu.Lock()
-	s.together = false
+	s.together, s.fresh = false, false
 	s.join(false)
 	if len(s.ready) > 0 {
 		s.wake.Signal()

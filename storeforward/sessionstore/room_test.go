@@ -87,6 +87,24 @@ func TestAFullStoreRefusesMessagesAndNothingElse(t *testing.T) {
 	}
 }
 
+func TestWhatIsTogetherIsRefusedWhole(t *testing.T) {
+	o := testOptions()
+	o.MaxBytes = 4 << 20
+	b := start(t, filepath.Join(t.TempDir(), "sessions.db"), o)
+	b.put(1)
+	b.fillUp()
+	k := b.next()
+	b.Together(true)
+	if seq := b.Append(durable.Append{Message: large(10_000), Receivers: receivers(1, 1), More: true}, k); seq != 0 {
+		t.Error("the first message is taken")
+	}
+	b.Together(false)
+	b.Flush()
+	if c := b.a.wait(t, k); c.Err != ErrNoRoom {
+		t.Errorf("got %v, want ErrNoRoom", c.Err)
+	}
+}
+
 func TestAFullDiskLetsThingsBecomeFewer(t *testing.T) {
 	var free atomic.Int64
 	free.Store(1 << 30)

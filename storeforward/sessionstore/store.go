@@ -127,6 +127,7 @@ type Store struct {
 	open      *txn  // collects; nil = nothing yet
 	joined    bool  // what comes next belongs to open, too, which is not sealed before
 	together  bool  // it is joined until Together or Flush says otherwise
+	fresh     bool  // no message has come since together
 	torn      error // of the commit that failed with the first part of what is joined, nil = none
 	parted    sync.Cond
 	txns      []*txn // not answered yet, in order, open included
