@@ -406,8 +406,8 @@ func (h handler) Ended(k *conn.Conn, err error) {
 	b.end(c, abnormal)
 }
 
-// ClockStepped looks at the clocks in a second, when whoever has set them has said what they are worth.
-func (h handler) ClockStepped() { h.loop.At(h.loop.Now()+time.Second, &h.dates) }
+// ClockStepped is told that the wall clock was set, or that the machine was suspended.
+func (h handler) ClockStepped() { h.dates.stepped() }
 
 // TurnEnds publishes the events and the wills of the turn, gives to others what sessions have left to
 // them, and hands what was collected to the writers.

@@ -21,6 +21,7 @@ type dates struct {
 	loop.Place
 	b       *Broker
 	foreign bool // something is of an earlier boot, and the time in between not known yet
+	soon    bool // the clocks are looked at in a second
 }
 
 // restored notes the date of something that the store held.
@@ -31,11 +32,24 @@ func (d *dates) restored(s message.Stamp) {
 	}
 }
 
+// stepped looks at the clocks in a second, when whoever has set them has said what they are worth; also
+// if they are set again and again.
+func (d *dates) stepped() {
+	if !d.soon {
+		d.soon = true
+		d.b.loop.At(d.b.loop.Now()+time.Second, d)
+	}
+}
+
 // Fire is called when a minute has passed, or a second after the kernel has told.
 func (d *dates) Fire(now time.Duration) time.Duration {
-	b := d.b
+	b, stepped := d.b, d.soon
+	d.soon = false
 	b.stamped = -1 // what was known in the last turn may be wrong by now
 	synced := b.now().Wall != 0
+	if !stepped && !synced {
+		return now + redateEvery
+	}
 	b.log.Debug("clocks were looked at", "synced", synced)
 	for _, m := range b.members {
 		if m.away != nil {
