@@ -17,8 +17,8 @@
 //	done            completions; reads that waited for this commit may go
 //	read            on the reader's goroutine, out of the mapping, CRC checked, copied
 //
-// In memory a queue is the numbers and sizes of its messages, two to four bytes each (see seqs). Payloads are
-// only on disk.
+// In memory a queue is the numbers and sizes of its messages, in runs: four bytes each at most (see seqs).
+// Payloads are only on disk.
 //
 // When a commit fails, everything that was handed over and is not on disk yet is answered with the
 // error. Messages among it are as if they had never been handed over. The rest (sessions, packet

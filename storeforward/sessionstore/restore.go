@@ -185,6 +185,7 @@ func (s *Store) orphan(r *restoring, n durable.SessionNumber) *found {
 func (s *Store) restoreMessages(b *bbolt.Bucket, r *restoring) error {
 	var last *found // receivers repeat from record to record
 	return b.ForEach(func(k, v []byte) error {
+		s.used(len(v)) // a million messages must not be in memory together
 		d, err := openValue(k, v)
 		if err == nil && len(k) != 8 {
 			err = errDamaged

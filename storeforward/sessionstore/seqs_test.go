@@ -15,14 +15,18 @@ func TestSeqsAgreeWithASlice(t *testing.T) {
 		var model []durable.Seq
 		sizes := map[durable.Seq]uint32{}
 		next, gap := durable.Seq(0), 1+r.IntN(300)
-		for step := range 2000 {
+		same, step, bytes := 1+r.IntN(2)*r.IntN(100), durable.Seq(1), uint32(100) // how long runs are
+		for turn := range 2000 {
 			switch {
-			case r.IntN(3) > 0 == (step < 1000): // grow, then shrink
-				next += durable.Seq(1 + r.IntN(gap))
+			case r.IntN(3) > 0 == (turn < 1000): // grow, then shrink
+				if r.IntN(same) == 0 {
+					step, bytes = durable.Seq(1+r.IntN(gap)), r.Uint32()>>r.IntN(32)
+				}
+				next += step
 				if r.IntN(200) == 0 {
 					next += durable.Seq(r.Uint64() >> 20)
 				}
-				sizes[next] = r.Uint32() >> r.IntN(32)
+				sizes[next] = bytes
 				q.Push(next, sizes[next])
 				model = append(model, next)
 			case len(model) > 0:
@@ -50,7 +54,7 @@ func TestSeqsAgreeWithASlice(t *testing.T) {
 			if q.Len() != len(model) || len(model) > 0 && (q.First() != model[0] || q.Last() != model[len(model)-1]) {
 				t.Fatalf("seed %d: got %d numbers from %d to %d, want %v", seed, q.Len(), q.First(), q.Last(), model)
 			}
-			if step%100 == 0 {
+			if turn%100 == 0 {
 				bytes := int64(0)
 				for s, size := range q.Sizes(0) {
 					if bytes += int64(size); size != sizes[s] {
@@ -72,19 +76,49 @@ func TestSeqsAgreeWithASlice(t *testing.T) {
 	}
 }
 
+// cost is how many bytes of memory a queue takes for each message.
+func (q *seqs) cost() float64 {
+	bytes := cap(q.chunks) * 56
+	for _, c := range q.chunks {
+		bytes += cap(c.runs)
+	}
+	return float64(bytes) / float64(q.n)
+}
+
 func TestAQueueCostsAtMostFourBytesAMessage(t *testing.T) {
-	for _, gap := range []durable.Seq{1, 100} {
+	r := rand.New(rand.NewPCG(1, 1))
+	for gap, sizes := range map[durable.Seq]int{1: 0, 100: 0, 40: 16_000, 2000: 120} {
 		var q seqs
-		const n = 1_000_000
-		for i := range durable.Seq(n) {
-			q.Push((i+1)*gap, 200)
+		for i := range durable.Seq(1_000_000) {
+			size := uint32(200)
+			if sizes > 0 {
+				size = r.Uint32N(uint32(sizes))
+			}
+			q.Push((i+1)*gap+durable.Seq(min(1, sizes)*r.IntN(int(gap))), size)
 		}
-		bytes := cap(q.chunks) * 56
-		for _, c := range q.chunks {
-			bytes += cap(c.deltas)
+		most := 4.2
+		if sizes == 0 {
+			most = 0.1
 		}
-		if perMessage := float64(bytes) / n; perMessage > 4 {
-			t.Errorf("%.2f bytes a message at a distance of %d, want at most 4", perMessage, gap)
+		if got := q.cost(); got > most {
+			t.Errorf("%.2f bytes a message at distances around %d, sizes below %d: want at most %.1f", got, gap, sizes, most)
 		}
+	}
+}
+
+// Whatever is taken out of it, a queue stays in proportion.
+func TestAQueueThatFallsApartStaysSmall(t *testing.T) {
+	var q seqs
+	const n = 200_000
+	for i := range durable.Seq(n) {
+		q.Push(i+1, 200)
+	}
+	for i := durable.Seq(2); i <= n; i += 2 {
+		if !q.Remove(i) {
+			t.Fatalf("%d is not there", i)
+		}
+	}
+	if got := q.cost(); got > 8 {
+		t.Errorf("%.2f bytes a message, want at most 8", got)
 	}
 }
