@@ -7,7 +7,7 @@ FUZZTIME ?= 1m
 
 .DEFAULT_GOAL := help
 .PHONY: help run build test chaos survey conform mutants check cross $(TARGETS:%=bin/%/dunlin) $(TARGETS:%=bin/%/dunlin-bench) \
-	bench bench-quick bench-threads demo packages fuzz clean
+	bench bench-quick bench-store bench-threads demo packages fuzz clean
 
 help: ## this list
 	@sed -n 's/^\([a-z-]*\):.* ## /\1\t/p' Makefile | expand -t 12
@@ -66,6 +66,9 @@ bench-quick: build ## has the broker become slower since the last results?
 
 bench-threads: build ## dunlin with one, two and four io_threads, into testbench/results
 	@DUNLIN_BINARY=$(CURDIR)/bin/dunlin go run ./testbench/bench --threads $(BENCH)
+
+bench-store: build ## what durable messages cost: time, flash, memory, start; into testbench/results (5 minutes)
+	@DUNLIN_BINARY=$(CURDIR)/bin/dunlin go run ./testbench/store $(BENCH)
 
 demo: ## cut the link and kill the gateway, and see that nothing is lost
 	@go run ./testbench/demo

@@ -68,8 +68,7 @@ func offline(ctx context.Context, o *Options) (*Result, error) {
 		func() error { return e.publish(true) },
 		func() error { return e.acknowledged(ctx, uint64(o.Messages)) },
 		func() (err error) { queued, err = e.mark(broker, false); return },
-		func() error { return e.connect(ctx, absent, e.AtOnce) },
-		func() error { return e.delivered(ctx, uint64(o.Messages)*uint64(o.Subscribers)) },
+		func() error { return e.back(ctx, absent) },
 		func() (err error) { drained, err = e.mark(broker, false); return },
 	} {
 		if err := step(); err != nil {
@@ -82,12 +81,18 @@ func offline(ctx context.Context, o *Options) (*Result, error) {
 		return nil, err
 	}
 	r.Latency = nil // is how long they were absent
+	if o.Keep {
+		r.Lost = 0
+	}
 	n := float64(o.Messages)
 	f := &Offline{
 		QueueSeconds: float64(queued.at-empty.at) / 1e9,
 		DrainSeconds: float64(drained.at-queued.at) / 1e9,
 	}
-	f.QueueRate, f.DrainRate = n/f.QueueSeconds, n*float64(o.Subscribers)/f.DrainSeconds
+	f.QueueRate = n / f.QueueSeconds
+	if !o.Keep {
+		f.DrainRate = n * float64(o.Subscribers) / f.DrainSeconds
+	}
 	if broker != nil {
 		f.Memory = float64(queued.broker.RSS-empty.broker.RSS) / n
 		f.Written = float64(queued.broker.Written-empty.broker.Written) / n
@@ -96,7 +101,22 @@ func offline(ctx context.Context, o *Options) (*Result, error) {
 		f.DrainCPU = float64(drained.broker.CPU-queued.broker.CPU) / 1e3 / n / float64(o.Subscribers)
 	}
 	r.Offline = f
+	if o.Keep {
+		return r, nil
+	}
 	return r, e.forget(ctx, absent)
+}
+
+// back lets the absent subscribers come back and waits until they have everything, unless it is to be
+// kept.
+func (e *engine) back(ctx context.Context, absent []*client) error {
+	if e.Keep {
+		return nil
+	}
+	if err := e.connect(ctx, absent, e.AtOnce); err != nil {
+		return err
+	}
+	return e.delivered(ctx, uint64(e.Messages)*uint64(len(absent)))
 }
 
 // leave lets clients send DISCONNECT and waits until the broker has closed their connections.

@@ -41,7 +41,9 @@ type Options struct {
 	Connections int `json:"connections,omitempty"`
 	Messages    int `json:"messages,omitempty"`
 	Rounds      int `json:"rounds,omitempty"`
-	AtOnce      int `json:"at_once,omitempty"` // connections that are being opened at the same time
+	// Keep leaves what was queued in the broker, with the sessions.
+	Keep   bool `json:"keep,omitempty"`
+	AtOnce int  `json:"at_once,omitempty"` // connections that are being opened at the same time
 
 	MayLose bool          `json:"may_lose,omitempty"` // lost messages are no reason to fail
 	Warmup  time.Duration `json:"warmup_ns,omitempty"`
