@@ -77,6 +77,7 @@ func uplinkOptions(cfg *config.Config, u *config.Uplink) (runner.Options, error)
 		WhenFull:      policy,
 		Folder:        cfg.Data,
 		SaveAfter:     cfg.Store.SaveAfter,
+		Linger:        cfg.Store.Linger,
 		NoSync:        cfg.Store.UnsafeNoSync,
 	}, nil
 }

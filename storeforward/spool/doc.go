@@ -2,8 +2,9 @@
 // done: a bounded durable queue in a bbolt file of its own. It stores Application Messages,
 // never packets.
 //
-// A message is accepted when its commit is on disk, gets the next Seq, and leaves the queue by
-// exactly one outcome. The ledger counts both ends:
+// A message is accepted when its commit is on disk, or when the remote end has it before that was
+// necessary (see linger.go). It gets the next Seq, and leaves the queue by exactly one outcome. The
+// ledger counts both ends:
 //
 //	accepted = delivered + expired + dropped{reason} + pending
 //
@@ -27,8 +28,8 @@
 //
 //	state: key "cursor" = one record, written with every commit; see state.go
 //
-// Acknowledgements move the cursor in memory and reach the disk with the next commit, after a
-// second at the latest or at 4,096 of them. Records that are done are deleted in the order of
+// Acknowledgements move the cursor in memory and reach the disk with the next commit, after
+// Options.SaveAfter at the latest or at 4,096 of them. Records that are done are deleted in the order of
 // their keys, riding on those commits.
 //
 // # QoS 2

@@ -90,16 +90,19 @@ type Options struct {
 	MaxBytes int64 // bytes of pending records; default DefaultMaxBytes
 	WhenFull Policy
 	Clock    Clock // nil: messages do not expire here
-	// Wake is called from a goroutine of the spool when there is something new to read; it must
-	// not block nor call the spool. nil = none.
+	// Wake is called from a goroutine of the spool, or by Flush, when there is something new to read;
+	// it must not block nor call the spool. nil = none.
 	Wake func()
 	// Absent, if not nil, is why there is no file: nothing is taken, and there is nothing to read.
 	Absent error
 	Warm   bool // see boltfile.Options.Warm
 	// SaveAfter is how long acknowledgements may stay unsaved; default DefaultSaveAfter.
 	SaveAfter time.Duration
-	Budget    *Budget // nil = none
-	NoSync    bool    // see boltfile.Options.NoSync
+	// Linger is how long a message at QoS 1 may stay off the disk while the remote end acknowledges
+	// quickly, see Quick; default 0 = not at all.
+	Linger time.Duration
+	Budget *Budget // nil = none
+	NoSync bool    // see boltfile.Options.NoSync
 	// Reserve is used up when the disk is full; nil = there is none. Available tells how much room it
 	// has; nil = asks it. See boltfile.Options.
 	Reserve   *boltfile.Reserve
@@ -145,6 +148,7 @@ type Spool struct {
 	reach  Seq         // highest Seq ever handed out, or the horizon
 	hungry bool        // Next stopped at the limit
 	noted  bool        // the file has, or may get, notes of Received
+	linger linger
 	// evicting is the first Seq that the transaction in progress may evict, 0 = it evicts
 	// nothing: Next hands out nothing from there on.
 	evicting Seq
@@ -187,6 +191,7 @@ const (
 	opAnswer                 // nothing but the answer
 	opSave                   // write the state
 	opReceived               // the same, for a note that somebody waits for
+	opLinger                 // look at what lingers
 )
 
 // op is one operation on its way to disk.
@@ -229,7 +234,7 @@ func Open(path string, o Options) (*Spool, error) {
 	if err != nil {
 		return nil, fmt.Errorf("spool: %w", err)
 	}
-	s := &Spool{file: file, o: o, taken: make(map[Seq]int)}
+	s := &Spool{file: file, o: o, taken: make(map[Seq]int), linger: linger{saved: time.Now()}}
 	if err := s.restore(); err != nil && o.Absent == nil {
 		return nil, errors.Join(fmt.Errorf("spool: open %s: %w", path, err), file.Close())
 	}
@@ -293,6 +298,10 @@ func (s *Spool) Append(m *message.Message, qos byte, source durable.Seq, done fu
 		o = op{kind: opAnswer, done: done, err: ErrFull}
 		s.missed(source)
 	}
+	if o.kind == opAppend && qos == 1 && source == 0 && s.lingers(m, done) {
+		s.mu.Unlock()
+		return
+	}
 	if o.kind != opAppend {
 		o.msg, o.size = nil, 0
 	} else {
@@ -325,16 +334,33 @@ func (s *Spool) missed(source durable.Seq) {
 }
 
 // Urgent asks for what was appended to be written with the next Flush, whatever the budget says.
-func (s *Spool) Urgent() { s.writer.Urgent() }
+func (s *Spool) Urgent() {
+	s.mu.Lock()
+	s.hurry()
+	s.mu.Unlock()
+	s.writer.Urgent()
+}
 
-// Flush hands what was appended to the writer and returns at once.
-func (s *Spool) Flush() { s.writer.Flush() }
+// Flush hands what was appended to the writer, or to Next, and returns at once.
+func (s *Spool) Flush() {
+	s.writer.Flush()
+	s.mu.Lock()
+	fresh := s.linger.fresh
+	s.linger.fresh = false
+	s.mu.Unlock()
+	if fresh && s.o.Wake != nil {
+		s.o.Wake()
+	}
+}
 
 // Next reads messages behind after in order, at most n and about maxBytes bytes, but one if
 // there is one. What is too old it counts as expired, what is damaged as damaged, and reads on.
 // What it returns is in flight until Done or GiveBack. Only an empty result says that there is
 // nothing more to read until the next Wake.
 func (s *Spool) Next(after Seq, n, maxBytes int) ([]Record, error) {
+	if records, ok := s.handOut(after, n, maxBytes); ok {
+		return records, nil
+	}
 	for n > 0 && s.o.Absent == nil {
 		found, err := s.read(after, n, maxBytes)
 		if err != nil {
@@ -449,13 +475,21 @@ func (s *Spool) expired(m *message.Message) bool {
 // Done takes a message that Next returned out of the spool. It is on disk with a later commit.
 func (s *Spool) Done(seq Seq, o Outcome) {
 	s.mu.Lock()
-	defer s.mu.Unlock()
 	size, ok := s.taken[seq]
 	if !ok {
 		panic(fmt.Sprintf("spool: internal error: message %d is done, but was not in flight", seq))
 	}
 	delete(s.taken, seq)
-	s.out(seq, size, o)
+	var done func(error)
+	if size != void {
+		if done = s.cancel(seq, size, o); done == nil {
+			s.out(seq, size, o)
+		}
+	}
+	s.mu.Unlock()
+	if done != nil {
+		done(nil)
+	}
 }
 
 // out takes seq out of the queue in memory; the caller holds mu.

@@ -68,10 +68,15 @@ func (s *Spool) apply(tx *bbolt.Tx, batch []op) error {
 		return err
 	}
 	s.mu.Lock()
+	dirty := s.join(batch, s.dirty || s.swept < s.st.floor)
 	next := s.st.clone()
 	gap := s.gap
-	dirty := s.dirty
 	s.dirty, s.saving, s.acks = false, false, 0
+	if !dirty {
+		s.tx = delta{limit: s.st.limit}
+		s.mu.Unlock()
+		return boltfile.Nothing()
+	}
 	d := delta{last: next.last, source: next.source, swept: s.swept, limit: s.reach}
 	if !s.closed {
 		// It never goes back, since Next hands out up to the old one during the commit.
@@ -86,6 +91,9 @@ func (s *Spool) apply(tx *bbolt.Tx, batch []op) error {
 		size += batch[i].size
 	}
 	s.values = slices.Grow(s.values, size) // records must not move: bbolt keeps slices of them until the commit
+	if err := s.putLate(messages); err != nil {
+		return err
+	}
 	w := evictor{s: s, messages: messages, d: &d, pending: next.ledger.PendingBytes}
 	for i := range batch {
 		o := &batch[i]
@@ -101,7 +109,6 @@ func (s *Spool) apply(tx *bbolt.Tx, batch []op) error {
 			}
 			d.source = o.source
 		}
-		dirty = true
 		d.ledger.Accepted++
 		if o.kind == opDrop {
 			d.ledger.Out[o.reason]++
@@ -128,10 +135,6 @@ func (s *Spool) apply(tx *bbolt.Tx, batch []op) error {
 	d.addTo(&next)
 	if err := sweep(messages, &next, &d); err != nil {
 		return err
-	}
-	if !dirty && d.swept == s.swept {
-		s.tx = delta{limit: next.limit}
-		return boltfile.Nothing()
 	}
 	s.tx = d
 	return tx.Bucket(bucketState).Put(keyCursor, next.append(nil))
@@ -218,12 +221,14 @@ func sweep(messages *bbolt.Bucket, next *state, d *delta) error {
 // committed takes the answer of the disk to a batch.
 func (s *Spool) committed(batch []op, err error) {
 	s.mu.Lock()
+	late := s.settle(err)
 	if err == nil {
 		s.tx.addTo(&s.st)
 		s.swept = max(s.swept, s.tx.swept)
 	} else {
 		s.dirty = true
 	}
+	s.tick()
 	for i := range batch {
 		if batch[i].kind == opAppend {
 			s.queued -= int64(batch[i].size + overhead)
@@ -233,7 +238,7 @@ func (s *Spool) committed(batch []op, err error) {
 		}
 	}
 	// Next stops at what the writer may evict, so that it must be told when that is decided.
-	wake := s.evicting != 0 || s.hungry || err == nil && s.tx.stored > 0
+	wake := s.evicting != 0 || s.hungry || err == nil && s.tx.stored+len(late) > 0
 	s.evicting, s.hungry = 0, false
 	if !s.closed && !s.saving && (s.dirty || s.swept < s.st.floor) {
 		s.saving = true
@@ -245,6 +250,13 @@ func (s *Spool) committed(batch []op, err error) {
 		s.values = nil
 	}
 	s.mu.Unlock()
+	for _, l := range late {
+		if l.value == nil {
+			l.done(nil)
+		} else {
+			l.done(err)
+		}
+	}
 	for i := range batch {
 		s.answer(&batch[i], err)
 	}

@@ -46,6 +46,7 @@ type Options struct {
 	Folder    string        // of the spool's file; required
 	Clock     spool.Clock   // for Message Expiry; nil: messages do not expire while they wait
 	SaveAfter time.Duration // see spool.Options; 0 = its default
+	Linger    time.Duration // see spool.Options; 0 = not at all
 	Budget    *spool.Budget // see spool.Options; nil = none
 	NoSync    bool          // see boltfile.Options.NoSync
 	Log       *slog.Logger  // nil = none

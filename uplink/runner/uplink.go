@@ -52,6 +52,7 @@ type Uplink struct {
 	logged     time.Duration // when a failure was logged last
 	drained    bool          // the spool had nothing to read when it was asked last
 	readAt     time.Duration // when to read again after an error, 0 = there was none
+	acks       quickness
 	held       []heldMessage // came down and could not be injected; bounded by the Receive Maximum
 }
 
@@ -71,7 +72,7 @@ func Open(o Options) (*Uplink, error) {
 	u := &Uplink{o: o.withDefaults(), inbox: newInbox(), begin: time.Now()}
 	s, err := spool.Open(SpoolPath(o.Folder, o.Name), spool.Options{
 		MaxBytes: o.SpoolMaxBytes, WhenFull: o.WhenFull, Clock: o.Clock,
-		Wake: u.inbox.read, Absent: o.SpoolAbsent, Warm: o.SpoolWarm, SaveAfter: o.SaveAfter, Budget: o.Budget, NoSync: o.NoSync, Reserve: o.Reserve, Log: u.o.Log,
+		Wake: u.inbox.read, Absent: o.SpoolAbsent, Warm: o.SpoolWarm, SaveAfter: o.SaveAfter, Linger: o.Linger, Budget: o.Budget, NoSync: o.NoSync, Reserve: o.Reserve, Log: u.o.Log,
 	})
 	if err != nil {
 		return nil, fmt.Errorf("uplink %q: %w", o.Name, err)
@@ -280,6 +281,7 @@ func (u *Uplink) handle(e *event) {
 		if e.dial == u.dial && u.conn != nil {
 			if e.outcome.Verdict == forward.Accepted {
 				u.counters.acked.Add(1)
+				u.acknowledged(e.outcome.Seq)
 			}
 			u.forward.Report(e.outcome, u.now())
 		}
@@ -329,6 +331,8 @@ func (u *Uplink) dialled(e *event) {
 		u.o.Log.Info("uplink is connected", "endpoint", u.endpoint(), "session_present", e.link.SessionPresent, "pending", u.spool.Ledger().Pending)
 	}
 	u.failures = 0
+	u.acks = quickness{}
+	u.spool.Quick(true) // until it is known better
 	u.forward.Connected(e.link)
 	u.inbox.setConnected(true)
 	// Last: whoever has seen it may rely on messages at QoS 0 being taken.
@@ -366,6 +370,7 @@ func (u *Uplink) disconnected() {
 	u.release()
 	u.conn, u.release, u.broken = nil, nil, false
 	u.held = nil // the server hands them over again
+	u.spool.Quick(false)
 	u.spool.GiveBack(spool.Seq(u.forward.Disconnected()))
 	u.drained = false
 }
@@ -498,6 +503,7 @@ func (u *Uplink) send(m forward.Message, first bool) {
 		return
 	}
 	if m.QoS > 0 {
+		u.acks.sent(m.Seq, u.now())
 		u.counters.sent.Add(1)
 		if m.Dup {
 			u.counters.repeated.Add(1)
