@@ -19,8 +19,12 @@ func TestWhatMayHaveLeftBeforeACrashIsSentWithDUP(t *testing.T) {
 		received  []message.Stamp
 		want      []Deliver
 	}{
-		{"the client was there to the end", true, message.Stamp{},
-			[]message.Stamp{at(1, 1), at(1, 2), at(1, 3), at(1, 4)}, []Deliver{Resend, Resend, Resend, Send}}, // the window is 3
+		{
+			"the client was there to the end", true,
+			message.Stamp{},
+			[]message.Stamp{at(1, 1), at(1, 2), at(1, 3), at(1, 4)},
+			[]Deliver{Resend, Resend, Resend, Send},
+		}, // the window is 3
 		{"it had left before", false, at(1, 5), []message.Stamp{at(1, 6), at(1, 7), at(2, 1)}, []Deliver{Send, Send, Send}},
 		{"it had left in between", false, at(1, 5), []message.Stamp{at(1, 4), at(1, 5), at(1, 6)}, []Deliver{Resend, Resend, Send}},
 		{"in a later boot", false, at(2, 1), []message.Stamp{at(1, 9), at(2, 2)}, []Deliver{Resend, Send}},
