@@ -27,7 +27,7 @@ mkdir -p testbench/results
 
 stage_kills() { go test -v -count=1 -timeout 60m ./testbench/crash -long; }
 stage_powercuts() { (cd testbench/peers && go test -v -count=1 -timeout 60m ./powercut -long); }
-stage_damage() { go test -v -count=1 -timeout 60m ./testbench/survey -cases 1000; }
+stage_damage() { go test -v -count=1 -timeout 60m ./testbench/survey -cases 600; }
 
 # figures prints of the output of a stage what is worth keeping: what the tests said and how they
 # ended, with the subtests that passed as a number.

@@ -81,6 +81,10 @@ type Options struct {
 	// Absent, if not nil, is why the file cannot be used: nothing is opened, and every transaction
 	// fails with ErrUnavailable and it. For those who serve without the file.
 	Absent error
+	// Damaged is told of damage that a transaction has met; nil = nobody is. It must not block. The
+	// file is then not opened again after a commit that has failed with damage: bbolt may have to walk
+	// it for that, on a goroutine of its own, where a damaged page ends the process.
+	Damaged func(err error)
 	// Warm says that the file was read just now, and is in the memory of the kernel.
 	Warm bool
 	// NoSync leaves out every fsync. It exists for one purpose: to show that the crash tests fail
@@ -139,6 +143,7 @@ type File struct {
 	failed   bool      // a commit failed: no transaction until Recover
 	stuck    bool      // its transaction could not be ended: db must not be closed
 	failedID int       // the transaction id of the failed commit
+	broken   error     // it failed with damage that is somebody's to mend
 	marked   bool      // "open" is in the meta bucket
 }
 
@@ -327,7 +332,7 @@ func (f *File) View(fn func(tx *bbolt.Tx) error) error {
 	if err := f.usable(); err != nil {
 		return err
 	}
-	return guard(f.path, func() error { return f.db.View(fn) })
+	return f.told(guard(f.path, func() error { return f.db.View(fn) }))
 }
 
 func (f *File) usable() error {
@@ -403,8 +408,24 @@ func (f *File) update(fn func(tx *bbolt.Tx) error, state []byte) error {
 	}
 	f.mu.Lock()
 	f.failed, f.stuck, f.failedID = true, !rolledBack, id
+	if f.told(err); f.opts.Damaged != nil && isDamage(err) {
+		f.broken = err
+	}
 	f.mu.Unlock()
 	return fmt.Errorf("boltfile: commit to %s: %w", f.path, err)
+}
+
+func isDamage(err error) bool {
+	_, is := errors.AsType[*DamageError](err)
+	return is
+}
+
+// told tells of err if it is damage, and returns it.
+func (f *File) told(err error) error {
+	if f.opts.Damaged != nil && isDamage(err) {
+		f.opts.Damaged(err)
+	}
+	return err
 }
 
 // journal is what a file system writes besides, in bytes, when a commit reaches pages that were never
@@ -462,6 +483,9 @@ func (f *File) Recover() (committed bool, err error) {
 	}
 	if !f.failed {
 		return false, nil
+	}
+	if f.broken != nil {
+		return false, fmt.Errorf("boltfile: recover %s: %w", f.path, f.told(f.broken))
 	}
 	if f.db != nil {
 		if !f.stuck {

@@ -3,7 +3,7 @@ package boltfile
 import (
 	"encoding/binary"
 	"fmt"
-	"os"
+	"slices"
 	"strings"
 
 	"go.etcd.io/bbolt"
@@ -56,6 +56,14 @@ func (r *Report) Damaged() bool {
 	return !r.Foreign && !r.Newer && (r.Faults > 0 || r.BadValues > 0 || r.FellBack)
 }
 
+// All is the sum of Values.
+func (r *Report) All() (n uint64) {
+	for _, k := range r.Values {
+		n += k
+	}
+	return n
+}
+
 // maxWords bounds Report.Words.
 const maxWords = 10
 
@@ -97,7 +105,7 @@ func Inspect(path string, k Kind, read func(bytes int)) (*Report, error) {
 		r.fault("the file ends at page %d, it should have %d", p.count, newest.high)
 	}
 	i := inspection{kind: k, report: r}
-	w := walk{pages: p, value: i.value, hole: i.hole}
+	w := walk{pages: p, value: i.value, hole: i.hole, found: i.found}
 	if err := w.run(newest); err != nil {
 		return nil, err
 	}
@@ -108,8 +116,15 @@ func Inspect(path string, k Kind, read func(bytes int)) (*Report, error) {
 
 // inspection collects what a walk finds.
 type inspection struct {
-	kind   Kind
-	report *Report
+	kind    Kind
+	report  *Report
+	buckets []string // that were found, meta left out
+}
+
+func (i *inspection) found(bucket string) {
+	if bucket != string(metaBucket) {
+		i.buckets = append(i.buckets, bucket)
+	}
 }
 
 func (i *inspection) value(bucket string, key, value []byte) error {
@@ -191,8 +206,29 @@ func (i *inspection) finish() {
 	case r.Version == 0 || r.Version > maxVersion:
 		r.fault("it says that it is of version %d", r.Version)
 	default:
-		r.Newer = r.Version > i.kind.Version
+		if r.Newer = r.Version > i.kind.Version; !r.Newer {
+			i.names()
+		}
 	}
+}
+
+// names looks for a damaged name of a bucket: one is missing, and another one is there that nobody
+// knows. A bucket that is missing otherwise is of a later program, and is made by Open.
+func (i *inspection) names() {
+	missing, unknown := without(i.kind.Buckets, i.buckets), without(i.buckets, i.kind.Buckets)
+	if len(missing) > 0 && len(unknown) > 0 {
+		i.report.fault("there is no bucket %q, but one %q", missing[0], unknown[0])
+	}
+}
+
+// without returns what of a is not in b.
+func without(a, b []string) (rest []string) {
+	for _, s := range a {
+		if !slices.Contains(b, s) {
+			rest = append(rest, s)
+		}
+	}
+	return rest
 }
 
 // maxVersion is more than there will be.
@@ -207,10 +243,4 @@ func Openable(path string) error {
 		return fmt.Errorf("boltfile: %w", err)
 	}
 	return db.Close()
-}
-
-// Exists reports whether there is a file with something in it.
-func Exists(path string) bool {
-	st, err := os.Stat(path)
-	return err == nil && st.Mode().IsRegular() && st.Size() > 0
 }

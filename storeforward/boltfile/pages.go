@@ -314,6 +314,8 @@ type walk struct {
 
 	// value is called with each key and value of a top-level bucket, in their order.
 	value func(bucket string, key, value []byte) error
+	// found is called with the name of each top-level bucket; nil = nothing is.
+	found func(bucket string)
 	// hole is called for what cannot be read, and why: the keys within lost; bucket "" are the
 	// top-level buckets themselves.
 	hole func(bucket string, lost span, page uint64, why error)
@@ -413,6 +415,9 @@ func (c *content) ordered(within span) error {
 
 // bucket visits a top-level bucket.
 func (w *walk) bucket(name string, value []byte, depth int) error {
+	if w.found != nil {
+		w.found(name)
+	}
 	if len(value) < bucketSize {
 		w.hole(name, span{}, 0, fmt.Errorf("its bucket is %d bytes long", len(value)))
 		return nil

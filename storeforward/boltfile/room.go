@@ -85,9 +85,11 @@ func (f *File) Used() int64 { return f.used.Load() }
 
 // measure finds out what is in use. There is no write transaction.
 func (f *File) measure(db *bbolt.DB) {
-	_ = db.View(func(tx *bbolt.Tx) error {
-		s := db.Stats()
-		f.used.Store(tx.Size() - int64(s.FreePageN+s.PendingPageN)*PageSize)
-		return nil
+	_ = guard(f.path, func() error {
+		return db.View(func(tx *bbolt.Tx) error {
+			s := db.Stats()
+			f.used.Store(tx.Size() - int64(s.FreePageN+s.PendingPageN)*PageSize)
+			return nil
+		})
 	})
 }

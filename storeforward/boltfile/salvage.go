@@ -4,6 +4,7 @@ import (
 	"encoding/binary"
 	"errors"
 	"fmt"
+	"iter"
 	"os"
 	"path/filepath"
 
@@ -246,40 +247,86 @@ func (s *salvage) state(m metaPage, missing *holes, take func(bucket string, key
 		missing.join()
 		return nil, nil
 	}
-	var broken []hole
-	w := walk{pages: s.pages}
-	w.value = func(bucket string, key, value []byte) error {
-		if bucket == string(metaBucket) && isOurMeta(key) {
-			return nil
-		}
-		if !s.accepts(bucket, key, value) {
-			missing.add(hole{bucket: bucket, keys: span{key, after(key)}})
-			return nil
-		}
-		return take(bucket, key, value)
-	}
-	w.hole = func(bucket string, keys span, page uint64, _ error) {
-		h := hole{bucket: bucket, keys: keys, page: page}.clone()
-		missing.add(h)
-		if len(broken) < maxHoles {
-			broken = append(broken, h)
-		}
-	}
+	r := reading{s: s, missing: missing, take: take}
+	w := walk{pages: s.pages, value: r.value, hole: r.hole, found: func(b string) { r.found = append(r.found, b) }}
 	if err := w.run(m); err != nil {
 		return nil, err
 	}
-	for len(broken) > 0 { // what it finds may be broken, too
-		h := broken[0]
-		broken = broken[1:]
-		if err := s.splinters(&w, h, missing); err != nil {
+	r.close(nil)
+	for len(r.broken) > 0 { // what it finds may be broken, too
+		h := r.broken[0]
+		r.broken = r.broken[1:]
+		if err := s.splinters(&w, h, &r); err != nil {
 			return nil, err
 		}
+	}
+	r.close(nil)
+	for _, b := range without(s.kind.Buckets, r.found) {
+		missing.add(hole{bucket: b})
 	}
 	if len(missing.of[""]) > 0 {
 		missing.all(s.kind.Buckets)
 	}
 	missing.join()
 	return w.seen, nil
+}
+
+// reading takes the values of one state, and notes what of it is missing.
+type reading struct {
+	s       *salvage
+	missing *holes
+	take    func(bucket string, key, value []byte) error
+	broken  []hole // pages that cannot be read
+	found   []string
+
+	bucket string
+	before []byte // the last key that was right, nil = none of the bucket was yet
+	bad    bool   // values behind it were not
+}
+
+func (r *reading) value(bucket string, key, value []byte) error {
+	if bucket == string(metaBucket) && isOurMeta(key) {
+		return nil
+	}
+	if bucket != r.bucket {
+		r.close(nil)
+		r.bucket, r.before = bucket, nil
+	}
+	if !r.s.accepts(bucket, key, value) {
+		if r.s.kind.Check(bucket, key, value) == nil { // of another bucket: this is not what should be here
+			r.missing.add(hole{bucket: bucket})
+		}
+		r.bad = true
+		return nil
+	}
+	r.close(key)
+	r.before = append(r.before[:0], key...)
+	return r.take(bucket, key, value)
+}
+
+// close ends a run of bad values at the key that follows. The key of each may be what is damaged, so
+// that anything between its neighbours is missing.
+func (r *reading) close(next []byte) {
+	if !r.bad {
+		return
+	}
+	r.bad = false
+	h := hole{bucket: r.bucket, keys: span{hi: next}}
+	if r.before != nil {
+		h.keys.lo = after(r.before)
+	}
+	r.missing.add(h)
+}
+
+func (r *reading) hole(bucket string, keys span, page uint64, _ error) {
+	if bucket == r.bucket {
+		r.close(keys.lo)
+	}
+	h := hole{bucket: bucket, keys: keys, page: page}.clone()
+	r.missing.add(h)
+	if len(r.broken) < maxHoles {
+		r.broken = append(r.broken, h)
+	}
 }
 
 func isOurMeta(key []byte) bool {
@@ -292,7 +339,7 @@ func isOurMeta(key []byte) bool {
 //
 // It may be whole, and what its parent tells damaged. A key that does not belong there is missing
 // where it does, and looked for with what else is.
-func (s *salvage) splinters(w *walk, h hole, missing *holes) error {
+func (s *salvage) splinters(w *walk, h hole, r *reading) error {
 	if h.page < 2 || h.page >= s.pages.count || w.seen.has(h.page) {
 		return nil
 	}
@@ -307,11 +354,11 @@ func (s *salvage) splinters(w *walk, h hole, missing *holes) error {
 		case !ok:
 		case !h.keys.has(e.key):
 			if h.bucket != "" && s.accepts(h.bucket, e.key, e.value) {
-				missing.add(hole{bucket: h.bucket, keys: span{e.key, after(e.key)}})
+				r.missing.add(hole{bucket: h.bucket, keys: span{e.key, after(e.key)}})
 			}
 		case h.bucket != "":
 			if s.accepts(h.bucket, e.key, e.value) {
-				if err := w.value(h.bucket, e.key, e.value); err != nil {
+				if err := r.take(h.bucket, e.key, e.value); err != nil {
 					return err
 				}
 			}
@@ -360,16 +407,45 @@ func (s *salvage) scan(newest metaPage, seen, before pageSet) error {
 		if seen.has(id) || before.has(id) {
 			continue
 		}
-		c, err := s.pages.content(id, s.pages.count, nil)
-		if err != nil || !c.leaf {
+		c, ok := s.leaf(id)
+		if !ok {
 			continue
 		}
 		// What overflows from it is looked at, too: it may have been free and used again.
-		if err := s.orphan(&c, listed && id < newest.high && !free.has(id)); err != nil {
+		if err := s.orphan(c, listed && id < newest.high && !free.has(id)); err != nil {
 			return err
 		}
 	}
 	return nil
+}
+
+// leaf reads a page that says of itself that it is this one, and a leaf. Its elements need not be
+// whole.
+func (s *salvage) leaf(id uint64) (c content, ok bool) {
+	c = content{id: id, leaf: true, data: make([]byte, PageSize)}
+	if s.pages.at(id, c.data) != nil || native.Uint64(c.data) != id || native.Uint16(c.data[8:]) != pageLeaf {
+		return c, false
+	}
+	c.count = min(int(native.Uint16(c.data[10:])), (PageSize-pageHeader)/elementSize)
+	if more := uint64(native.Uint32(c.data[12:])); more > 0 && more <= needs(c.data) && more < s.pages.count-id {
+		c.data = append(c.data, make([]byte, more*PageSize)...)
+		if s.pages.at(id+1, c.data[PageSize:]) != nil {
+			return c, false
+		}
+		c.count = min(int(native.Uint16(c.data[10:])), (len(c.data)-pageHeader)/elementSize)
+	}
+	return c, true
+}
+
+// values are the elements of a leaf that are whole, as values of the bucket.
+func (s *salvage) values(c content, bucket string) iter.Seq[element] {
+	return func(yield func(element) bool) {
+		for i := range c.count {
+			if e, ok := c.splinter(i); ok && !e.bucket && s.accepts(bucket, e.key, e.value) && !yield(e) {
+				return
+			}
+		}
+	}
 }
 
 // free returns the pages that were free in the newest state; listed is false if nothing tells.
@@ -392,14 +468,12 @@ func (s *salvage) free(newest metaPage) (free pageSet, listed bool) {
 
 // orphan takes what is missing out of a leaf that nothing leads to. All its elements are of one
 // bucket: that whose form they have.
-func (s *salvage) orphan(c *content, used bool) error {
+func (s *salvage) orphan(c content, used bool) error {
 	best, most := "", 0
 	for _, bucket := range append([]string{string(metaBucket)}, s.kind.Buckets...) {
 		n := 0
-		for i := range c.count {
-			if e, _ := c.element(i); !e.bucket && s.accepts(bucket, e.key, e.value) {
-				n++
-			}
+		for range s.values(c, bucket) {
+			n++
 		}
 		if n > most {
 			best, most = bucket, n
@@ -408,11 +482,9 @@ func (s *salvage) orphan(c *content, used bool) error {
 	if most == 0 {
 		return s.inline(c, used)
 	}
-	for i := range c.count {
-		if e, _ := c.element(i); !e.bucket && s.accepts(best, e.key, e.value) {
-			if err := s.stray(best, e, used); err != nil {
-				return err
-			}
+	for e := range s.values(c, best) {
+		if err := s.stray(best, e, used); err != nil {
+			return err
 		}
 	}
 	return nil
@@ -448,21 +520,15 @@ func (s *salvage) has(bucket string, key []byte) (is bool) {
 }
 
 // inline takes small buckets out of what was a page of buckets.
-func (s *salvage) inline(c *content, used bool) error {
+func (s *salvage) inline(c content, used bool) error {
 	for i := range c.count {
-		e, _ := c.element(i)
-		if !e.bucket || !s.known(string(e.key)) || len(e.value) < bucketSize+pageHeader || native.Uint64(e.value) != 0 {
+		e, ok := c.splinter(i)
+		if !ok || !e.bucket || !s.known(string(e.key)) || len(e.value) < bucketSize+pageHeader || native.Uint64(e.value) != 0 {
 			continue
 		}
-		in, err := parseContent(0, e.value[bucketSize:])
-		if err != nil || !in.leaf {
-			continue
-		}
-		for j := range in.count {
-			v, _ := in.element(j)
-			if v.bucket || !s.accepts(string(e.key), v.key, v.value) {
-				continue
-			}
+		data := e.value[bucketSize:]
+		in := content{leaf: true, data: data, count: min(int(native.Uint16(data[10:])), (len(data)-pageHeader)/elementSize)}
+		for v := range s.values(in, string(e.key)) {
 			if err := s.stray(string(e.key), v, used); err != nil {
 				return err
 			}

@@ -224,6 +224,47 @@ func TestWhatADamagedPageDoesNotHoldIsSalvaged(t *testing.T) {
 	t.Logf("%d pages, %d of them may be damaged", len(whole)/PageSize, unnoticed)
 }
 
+// One damage may hide what another one leaves: a leaf with a damaged element below a damaged branch.
+func TestWhatManyFlippedBitsLeaveIsSalvaged(t *testing.T) {
+	path := worn(t)
+	want := contents(t, path)
+	whole, err := os.ReadFile(path)
+	if err != nil {
+		t.Fatal(err)
+	}
+	rounds := 60
+	if testing.Short() {
+		rounds = 3
+	}
+	bad := filepath.Join(t.TempDir(), "bad.db")
+	for n := range rounds {
+		r := rand.New(rand.NewPCG(uint64(n), uint64(*offset)))
+		file := bytes.Clone(whole)
+		for range 1 + r.IntN(200) {
+			at := r.IntN(len(file)/PageSize) * PageSize
+			if r.IntN(2) == 0 {
+				at += r.IntN(300) // headers and elements
+			} else {
+				at += r.IntN(PageSize)
+			}
+			if at >= 2*PageSize {
+				file[at] ^= 1 << r.IntN(8)
+			}
+		}
+		if err := os.WriteFile(bad, file, 0o600); err != nil {
+			t.Fatal(err)
+		}
+		got, s := rescued(t, bad)
+		still := leaves(file)
+		for k, v := range want {
+			if got[k] != v && still[k[1:]+v] {
+				report, err := Inspect(bad, testKind, nil)
+				t.Fatalf("round %d: value %x is in the file and was not salvaged: %+v %v %v", n, k, s, report.Words, err)
+			}
+		}
+	}
+}
+
 // leaves returns every key with its value that is in a leaf page of the file, wherever from: pages
 // that say their own number, elements that lie within the file. It is a second opinion, by code of
 // its own.
@@ -345,6 +386,36 @@ func TestOneBitOfWhatAFileSaysOfItselfIsDamage(t *testing.T) {
 				t.Errorf("got %+v, %v", r, err)
 			}
 		})
+	}
+}
+
+func TestADamagedNameOfABucketIsDamage(t *testing.T) {
+	path := worn(t)
+	want := contents(t, path)
+	p, err := openPages(path, nil)
+	if err != nil {
+		t.Fatal(err)
+	}
+	m, _, _ := p.metas()
+	p.close()
+	file, _ := os.ReadFile(path)
+	c, err := parseContent(m.root, file[m.root*PageSize:][:PageSize])
+	if err != nil {
+		t.Fatal(err)
+	}
+	for i := range c.count {
+		if e, _ := c.element(i); string(e.key) == "b" {
+			e.key[0] = 'c' // still in order
+		}
+	}
+	if err := os.WriteFile(path, file, 0o600); err != nil {
+		t.Fatal(err)
+	}
+	if r, err := Inspect(path, testKind, nil); err != nil || r.Faults != 1 {
+		t.Errorf("got %+v, %v", r, err)
+	}
+	if got, _ := rescued(t, path); len(got) != len(want) {
+		t.Errorf("%d values were salvaged, want %d", len(got), len(want))
 	}
 }
 

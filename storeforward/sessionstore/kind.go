@@ -81,6 +81,8 @@ func fits(bucket string, key, value []byte) bool {
 	case string(bucketMeta):
 		_, _, err = parseCounters(value)
 		return err == nil && string(key) == string(keyCounters)
+	default:
+		return false
 	}
 	return err == nil
 }

@@ -79,6 +79,8 @@ type Options struct {
 	// Absent, if not nil, is why there is no file: the store is empty, and everything that needs the
 	// disk is answered with an error.
 	Absent error
+	// Damaged is told of damage that a transaction has met; nil = nobody is. It must not block.
+	Damaged func(err error)
 	// Warm says that the file was read just now; see boltfile.Options.
 	Warm bool
 	// SaveAfter is how long what receivers are done with may stay unsaved, which is then sent again
@@ -183,6 +185,7 @@ func Open(path string, o Options) (*Store, error) {
 		Buckets:  buckets(),
 		MaxBytes: o.MaxBytes + o.MaxBytes/4, // in use and free
 		Absent:   o.Absent,
+		Damaged:  o.Damaged,
 		Warm:     o.Warm,
 		Budget:   o.Budget,
 		NoSync:   o.NoSync,

@@ -123,3 +123,24 @@ func TestAnOldStateAndNewMessagesAreBroughtTogether(t *testing.T) {
 		t.Error(err)
 	}
 }
+
+func TestAnAbsentSpoolTakesNothingAndHasNothing(t *testing.T) {
+	path := filepath.Join(t.TempDir(), "uplink-a.db")
+	absent := errors.New("it belongs to somebody else")
+	b := open(t, path, Options{Absent: absent})
+	if b.Admits(1) {
+		t.Error("it admits a message")
+	}
+	if err := b.add(1, 0, msg(1))[0]; !errors.Is(err, boltfile.ErrUnavailable) || !errors.Is(err, absent) {
+		t.Errorf("got %v", err)
+	}
+	if r, err := b.Next(0, 10, 1<<20); len(r) != 0 || err != nil {
+		t.Errorf("got %v, %v", r, err)
+	}
+	if err := b.Close(t.Context()); err != nil {
+		t.Error(err)
+	}
+	if _, err := os.Stat(path); !errors.Is(err, os.ErrNotExist) {
+		t.Errorf("there is a file: %v", err)
+	}
+}

@@ -95,7 +95,9 @@ type Options struct {
 	Wake func()
 	// Absent, if not nil, is why there is no file: nothing is taken, and there is nothing to read.
 	Absent error
-	Warm   bool // see boltfile.Options.Warm
+	// Damaged is told of damage that a transaction has met; nil = nobody is. It must not block.
+	Damaged func(err error)
+	Warm    bool // see boltfile.Options.Warm
 	// SaveAfter is how long acknowledgements may stay unsaved; default DefaultSaveAfter.
 	SaveAfter time.Duration
 	// Linger is how long a message at QoS 1 may stay off the disk while the remote end acknowledges
@@ -228,7 +230,7 @@ func Open(path string, o Options) (*Spool, error) {
 		Format: format, Version: version,
 		Buckets:  buckets(),
 		MaxBytes: o.MaxBytes + o.MaxBytes/2,
-		Absent:   o.Absent, Warm: o.Warm, Budget: o.Budget, NoSync: o.NoSync, Log: o.Log,
+		Absent:   o.Absent, Damaged: o.Damaged, Warm: o.Warm, Budget: o.Budget, NoSync: o.NoSync, Log: o.Log,
 		Reserve: o.Reserve, Available: o.Available,
 	})
 	if err != nil {
