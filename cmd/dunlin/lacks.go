@@ -23,9 +23,13 @@ const (
 	lackMost  = 10 * time.Minute
 )
 
-// errMended says that something can be used now that could not at the start: the broker is to begin
-// anew with it.
-var errMended = errors.New("what was missing can be used now")
+// damageApart is how often the broker begins anew, at most, because it has met damage: what is still
+// met then, the check does not find.
+const damageApart = 10 * time.Minute
+
+// errAnew says that the broker is to begin anew: something can be used now that could not at the start,
+// or a file is damaged and is to be mended.
+var errAnew = errors.New("the broker begins anew")
 
 // lack is the data folder, or a file of it, without which the broker serves. Nothing that needs it is
 // promised to anybody meanwhile.
@@ -43,6 +47,21 @@ type lacks struct {
 	all    []*lack
 	folder error         // why the data folder cannot be used, nil = it can
 	wait   time.Duration // before the next attempt
+
+	damage chan error // that was met while the broker served; has room for one
+	met    time.Time  // when the broker began anew because of some, zero = never
+}
+
+func newLacks(logger *slog.Logger) *lacks {
+	return &lacks{log: logger, damage: make(chan error, 1)}
+}
+
+// damaged notes damage that a transaction has met. It may be called from anywhere.
+func (l *lacks) damaged(err error) {
+	select {
+	case l.damage <- err:
+	default: // one is enough
+	}
 }
 
 // begin forgets what an earlier start has lacked, but for how long it has waited: what can be used now
@@ -132,23 +151,36 @@ func (l *lacks) alarm() string {
 	return strings.Join(lines, "\n")
 }
 
-// watch tries again until something can be used that could not, or ctx ends.
+// watch returns errAnew when the broker is to begin anew, or nil when ctx ends.
 func (l *lacks) watch(ctx context.Context) error {
-	for len(l.all) > 0 {
-		timer := time.NewTimer(l.wait)
+	select {
+	case <-l.damage: // at the start, and mended
+	default:
+	}
+	timer := time.NewTimer(l.wait)
+	defer timer.Stop()
+	if len(l.all) == 0 {
+		timer.Stop()
+	}
+	for {
 		select {
 		case <-ctx.Done():
-			timer.Stop()
 			return nil
+		case err := <-l.damage:
+			if now := time.Now(); l.met.IsZero() || now.Sub(l.met) >= damageApart {
+				l.met = now
+				l.log.Error("a file is damaged, beginning anew to mend it", "err", err)
+				return errAnew
+			}
 		case <-timer.C:
-		}
-		l.wait = min(2*l.wait, lackMost)
-		if one := l.attempt(ctx); one != nil {
-			l.log.Info("can be used now, beginning anew with it", "path", one.path)
-			return errMended
+			l.wait = min(2*l.wait, lackMost)
+			if one := l.attempt(ctx); one != nil {
+				l.log.Info("can be used now, beginning anew with it", "path", one.path)
+				return errAnew
+			}
+			timer.Reset(l.wait)
 		}
 	}
-	return nil
 }
 
 // attempt returns what can be used now, nil if nothing can.

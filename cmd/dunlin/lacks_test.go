@@ -187,3 +187,62 @@ func TestWhatNobodyHasChangedIsNotTriedAgain(t *testing.T) {
 		t.Error("what cannot be reached is tried")
 	}
 }
+
+func TestAFileThatIsDamagedWhileTheBrokerServesIsMended(t *testing.T) {
+	dir := t.TempDir()
+	p, err := process.Dunlin(t.Context(), dir, process.Gateway{})
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { p.Kill() })
+	away := client.Options{ClientID: "away", SessionExpiry: 3600}
+	c, _, err := connected(t, p, away)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if _, err := c.Subscribe(t.Context(), client.Filter{Filter: "a", QoS: 1}); err != nil {
+		t.Fatal(err)
+	}
+	if err := c.Disconnect(t.Context()); err != nil {
+		t.Fatal(err)
+	}
+	// Everything but the meta pages.
+	path := filepath.Join(dir, "data", sessionsFile)
+	f, err := os.OpenFile(path, os.O_WRONLY, 0)
+	if err != nil {
+		t.Fatal(err)
+	}
+	st, err := f.Stat()
+	if err != nil {
+		t.Fatal(err)
+	}
+	_, err = f.WriteAt(bytes.Repeat([]byte{0xA5}, int(st.Size())-2*boltfile.PageSize), 2*boltfile.PageSize)
+	if err := errors.Join(err, f.Close()); err != nil {
+		t.Fatal(err)
+	}
+	until(t, "what is sent to the session is taken again", func() bool {
+		pub := client.New(client.Options{Address: p.Spec.Address, ClientID: "pub", SessionExpiry: 3600})
+		defer pub.Close()
+		if _, err := pub.Connect(t.Context()); err != nil {
+			return false // refused, or between two starts
+		}
+		ok := make(chan bool, 1)
+		err := pub.Publish(t.Context(), client.Publish{Topic: "r", Payload: []byte("r"), QoS: 1, Retain: true, Acked: func(k packet.ReasonCode) { ok <- k < packet.UnspecifiedError }})
+		if err != nil {
+			return false
+		}
+		select {
+		case taken := <-ok:
+			return taken
+		case <-pub.Done():
+			return false
+		}
+	})
+	log := p.Tail(1 << 20)
+	if strings.Count(log, "beginning anew to mend it") != 1 || len(boltfile.Aside(path)) != 1 {
+		t.Errorf("kept %q\n%s", boltfile.Aside(path), log)
+	}
+	if err := p.Stop(context.Background()); err != nil {
+		t.Error(err)
+	}
+}

@@ -63,11 +63,32 @@ func (m *mender) prepare(ctx context.Context, path string) (warm bool, err error
 		m.log.Error("file is damaged", "path", path, "faults", report.Faults, "bad_values", report.BadValues,
 			"last_transaction_lost", report.FellBack, "found", strings.Join(report.Words, "; "))
 	case m.suspect && !report.Clean:
-		m.log.Error("file is suspect: the broker has ended soon after each of its last starts", "path", path)
+		return m.rewrite(path, report), nil
 	default:
 		return true, nil
 	}
 	return false, m.salvage(path, report)
+}
+
+// rewrite writes a file anew with which the broker has died, though nothing was found wrong with it. If
+// that cannot be done it has to do as it is. warm is as for prepare.
+func (m *mender) rewrite(path string, report *boltfile.Report) (warm bool) {
+	m.log.Error("file is suspect and is written anew: the broker has died soon after each of its last starts", "path", path, "starts", suspectAfter)
+	fresh := path + ".new"
+	s, err := boltfile.Salvage(path, fresh, kindOf(path), nil)
+	switch {
+	case err != nil:
+	case s.Holes > 0 || s.All() != report.All(): // the check has overlooked something
+		err = m.salvage(path, report)
+	default: // what is in both is the same: there is nothing to keep the old one for
+		if err = os.Rename(fresh, path); err == nil {
+			err = boltfile.SyncFolder(filepath.Dir(path), false)
+		}
+	}
+	if err != nil {
+		m.log.Error("suspect file stays as it is", "path", path, "err", err)
+	}
+	return err != nil
 }
 
 // salvage brings what can be read of a damaged file into a new one, in its place. If there is

@@ -33,8 +33,8 @@ const stopTime = 10 * time.Second
 // other direction: clients are told, the loop ends, uplinks and their spools and the store are
 // closed.
 //
-// What of the data folder cannot be used goes into without, and the broker serves without it; once it
-// can be used, the error is errMended, and run is to be called again.
+// What of the data folder cannot be used goes into without, and the broker serves without it. Once it
+// can be used, and when damage is met, the error is errAnew, and run is to be called again.
 func run(ctx context.Context, cfg *config.Config, without *lacks, logger *slog.Logger) (err error) {
 	service.LimitHeap()
 	service.LimitGarbage()
@@ -53,6 +53,11 @@ func run(ctx context.Context, cfg *config.Config, without *lacks, logger *slog.L
 
 	clk := clock.New()
 	mend := newMender(logger)
+	if without.folder == nil {
+		var over func()
+		mend.suspect, over = counted(cfg.Data, logger)
+		defer over()
+	}
 	budget := newBudget(cfg.Store.Flash, logger)
 	r, err := newRoom(cfg, without, logger)
 	if err != nil {
@@ -136,6 +141,7 @@ func openStore(ctx context.Context, mend *mender, without *lacks, cfg *config.Co
 		return sessionstore.Open(path, sessionstore.Options{
 			Clock:     clk,
 			Absent:    absent,
+			Damaged:   without.damaged,
 			Warm:      warm,
 			Linger:    cfg.Store.Linger,
 			SaveAfter: cfg.Store.SaveAfter,
@@ -191,7 +197,7 @@ func serveUntil(ctx context.Context, b *broker.Broker, a *admin, ups uplinks, wi
 	<-parts.Done()
 	logger.Info("stopping")
 	tell := service.Stopping
-	if errors.Is(context.Cause(parts), errMended) {
+	if errors.Is(context.Cause(parts), errAnew) {
 		tell = service.Status // the service goes on
 	}
 	if err := tell("telling the clients"); err != nil {

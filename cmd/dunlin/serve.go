@@ -47,8 +47,8 @@ func serve(c *call) error {
 	}
 	ctx, stop := service.Signals(context.Background())
 	defer stop()
-	for without := (&lacks{log: logger}); ; {
-		if err := run(ctx, cfg, without, logger); !errors.Is(err, errMended) {
+	for without := newLacks(logger); ; {
+		if err := run(ctx, cfg, without, logger); !errors.Is(err, errAnew) {
 			return err
 		}
 	}

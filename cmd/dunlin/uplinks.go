@@ -34,7 +34,7 @@ func openUplinks(ctx context.Context, mend *mender, without *lacks, cfg *config.
 		var u *runner.Uplink
 		if err == nil {
 			u, err = openKept(ctx, mend, without, runner.SpoolPath(cfg.Data, o.Name), func(warm bool, absent error) (*runner.Uplink, error) {
-				o.SpoolWarm, o.SpoolAbsent = warm, absent
+				o.SpoolWarm, o.SpoolAbsent, o.SpoolDamaged = warm, absent, without.damaged
 				return runner.Open(o)
 			})
 		}

@@ -40,6 +40,7 @@ type Options struct {
 	Reserve       *spool.Reserve  // see spool.Options; nil = none
 	SpoolMaxBytes int64           // default spool.DefaultMaxBytes
 	SpoolAbsent   error           // if not nil, why its file cannot be used: QoS 0 goes up, the rest is refused
+	SpoolDamaged  func(err error) // told of damage in it; nil = nobody is
 	SpoolWarm     bool            // its file was read just now; see boltfile.Options.Warm
 	WhenFull      spool.Policy    // default spool.DropOldest
 

@@ -72,7 +72,7 @@ func Open(o Options) (*Uplink, error) {
 	u := &Uplink{o: o.withDefaults(), inbox: newInbox(), begin: time.Now()}
 	s, err := spool.Open(SpoolPath(o.Folder, o.Name), spool.Options{
 		MaxBytes: o.SpoolMaxBytes, WhenFull: o.WhenFull, Clock: o.Clock,
-		Wake: u.inbox.read, Absent: o.SpoolAbsent, Warm: o.SpoolWarm, SaveAfter: o.SaveAfter, Linger: o.Linger, Budget: o.Budget, NoSync: o.NoSync, Reserve: o.Reserve, Log: u.o.Log,
+		Wake: u.inbox.read, Absent: o.SpoolAbsent, Damaged: o.SpoolDamaged, Warm: o.SpoolWarm, SaveAfter: o.SaveAfter, Linger: o.Linger, Budget: o.Budget, NoSync: o.NoSync, Reserve: o.Reserve, Log: u.o.Log,
 	})
 	if err != nil {
 		return nil, fmt.Errorf("uplink %q: %w", o.Name, err)
