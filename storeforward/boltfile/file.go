@@ -22,8 +22,9 @@ const (
 	// PageSize is the page size of every file, whatever the kernel's: with the 16 KB pages of
 	// some arm64 kernels each commit would write 63 KB.
 	PageSize = 4096
-	// FillPercent is for buckets that only grow at their end; see Appending.
-	FillPercent = 0.95
+	// FillPercent is for buckets that only grow at their end; see Appending. Their pages are never
+	// written to again but for the last one, so nothing needs to be left free in them.
+	FillPercent = 1.0
 	// DefaultMaxBytes is the size that a file is expected to stay below.
 	DefaultMaxBytes = 1 << 30
 
