@@ -86,6 +86,10 @@ func speed(ctx context.Context, dir string, s scale, r *report) error {
 		return err
 	}
 	defer p.Kill()
+	// The first of all meets a file that has no pages yet, and a program that was never run.
+	if _, err := scenario(ctx, "offline", p, func(o *load.Options) { o.Window, o.Messages = 200, s.many/10 }); err != nil {
+		return err
+	}
 	for _, c := range []struct{ publishers, window int }{
 		{4, 200}, {1, 1}, {1, 4}, {1, 16}, {4, 64}, {4, 128}, {4, 500}, {4, 1000},
 	} {
