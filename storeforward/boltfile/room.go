@@ -28,17 +28,14 @@ func IsDiskFull(err error) bool {
 }
 
 // Ensure makes sure that tx, the write transaction under way, finds room for so many bytes of values
-// and for what a commit writes besides: in free pages of the file, or in room that is allocated behind
-// its end. So a disk that is full is met before a commit and not within it, where the file would have
-// to be opened anew. It returns ErrDiskFull; the function of Update then does, too.
+// and for what a commit writes besides: in what is allocated behind the end of the file, or in free
+// pages. So a disk that is full is met before a commit and not within it, where the file would have to
+// be opened anew. It returns ErrDiskFull; the function of Update then does, too.
 //
 // A file system that cannot allocate in advance is asked how much room it has, which may be wrong a
 // moment later, as it may be on one that copies what is overwritten: then the commit fails.
 func (f *File) Ensure(tx *bbolt.Tx, bytes int) error {
-	need := int64(bytes) + int64(bytes)/4 + commitPages*PageSize
-	if int64(tx.DB().Stats().FreePageN)*PageSize >= need {
-		return nil
-	}
+	need := 2*int64(bytes) + commitPages*PageSize // values of half a page leave the other half empty
 	size := tx.Size() + need
 	if size <= f.backed {
 		return nil
@@ -49,6 +46,9 @@ func (f *File) Ensure(tx *bbolt.Tx, bytes int) error {
 	}
 	lacks := size - max(f.backed, allocated(f.fd))
 	if free < lacks {
+		if int64(tx.DB().Stats().FreePageN)*PageSize >= 2*need { // they may lie apart
+			return nil
+		}
 		return fmt.Errorf("%w: %s needs %d bytes more, and there are %d", ErrDiskFull, f.path, lacks, free)
 	}
 	if free >= plenty {

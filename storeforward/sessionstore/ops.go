@@ -311,6 +311,7 @@ func (s *Store) Evict(n durable.SessionNumber, after durable.Seq, bytes int64) (
 	defer s.mu.Unlock()
 	if dropped, last = s.dropOldest(n, after, 0, bytes, true); dropped > 0 {
 		s.room.relief = s.want(0)
+		s.sweeper.lookClosely()
 	}
 	return dropped, last
 }

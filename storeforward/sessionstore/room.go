@@ -24,6 +24,8 @@ const (
 	probeBytes = 4 << 20
 	// probeEvery is how often that is found out.
 	probeEvery = time.Second
+	// maxEvict bounds what is evicted at a time, in bytes: the loop waits for it.
+	maxEvict = 4 << 20
 	// maxDirty is for how many pages of state a transaction finds out whether there is room.
 	maxDirty = 512
 )
@@ -53,7 +55,7 @@ func (s *Store) State() durable.StoreState { return durable.StoreState(s.room.st
 func (s *Store) Used() (bytes, max int64) { return s.file.Used(), s.room.max }
 
 // Pressure returns how many bytes should be evicted to make room for what comes: 0 until what was
-// evicted before is counted.
+// evicted before is deleted and counted.
 func (s *Store) Pressure() int64 {
 	s.mu.Lock()
 	defer s.mu.Unlock()
@@ -62,10 +64,10 @@ func (s *Store) Pressure() int64 {
 
 func (s *Store) pressure() int64 {
 	held := s.room.used + s.queued
-	if s.room.relief != nil || held <= percent(s.room.max, evictFrom) || s.closing {
+	if s.room.relief != nil || s.sweeper.busy() || held <= percent(s.room.max, evictFrom) || s.closing {
 		return 0
 	}
-	return held - percent(s.room.max, evictTo)
+	return min(held-percent(s.room.max, evictTo), maxEvict)
 }
 
 func percent(n int64, p int64) int64 { return n / 100 * p }
@@ -137,7 +139,14 @@ func (s *Store) measured(t *txn) (handed bool) {
 	}
 	handed = len(r.lazy) > 0
 	s.settleState()
-	if r.broken == durable.DiskFull {
+	if w := &s.sweeper; s.State() != durable.Taking && w.less && !w.busy() {
+		w.lookClosely()
+	}
+	switch {
+	case (r.broken == durable.DiskFull || r.used > percent(r.max, evictTo)) && s.sweeper.busy() && s.resting == 0 && !s.closing:
+		s.want(0) // one transaction deletes so much only
+		handed = true
+	case r.broken == durable.DiskFull:
 		s.want(probeEvery)
 		handed = true
 	}
@@ -204,6 +213,6 @@ func (t *txn) hasMessages() bool {
 
 // empty says whether t, which is sealed, has nothing to write.
 func (t *txn) empty() bool {
-	return len(t.appends)+len(t.delays)+len(t.published)+len(t.retained)+len(t.cursors)+len(t.records)+len(t.ended)+
+	return !t.searches && len(t.appends)+len(t.delays)+len(t.published)+len(t.retained)+len(t.cursors)+len(t.records)+len(t.ended)+
 		len(t.dead)+len(t.garbage) == 0 && t.total == nil && t.boot == nil
 }

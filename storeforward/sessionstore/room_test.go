@@ -179,3 +179,44 @@ func TestWhatLingersNeedsNoRoom(t *testing.T) {
 		t.Errorf("ledger %+v", l)
 	}
 }
+
+// A store that a few large messages fill gets rid of each one, not of the hundreds whose numbers are near.
+func TestASmallStoreOfLargeMessagesMakesRoomForTheNext(t *testing.T) {
+	o := testOptions()
+	o.MaxBytes = 8 << 20
+	b := start(t, filepath.Join(t.TempDir(), "sessions.db"), o)
+	b.put(1)
+	var taken []durable.Seq
+	for i := range 400 { // ten times as much as there is room for
+		k := b.next()
+		s := b.Append(durable.Append{Message: large(200_000), Receivers: receivers(1, 1)}, k)
+		b.Flush()
+		if c := b.a.wait(t, k); c.Err == nil {
+			taken = append(taken, s)
+		}
+		if p := b.Pressure(); p > 0 {
+			b.Evict(1, 0, p)
+			b.Flush()
+		}
+		if i%50 == 0 {
+			b.until("there is room", func() bool {
+				if p := b.Pressure(); p > 0 {
+					b.Evict(1, 0, p)
+					b.Flush()
+				}
+				return b.State() == durable.Taking
+			})
+		}
+	}
+	n, _ := b.Queued(1)
+	if n < 15 || len(taken) < 100 {
+		t.Errorf("%d messages are left of %d that were taken, in room for 35", n, len(taken))
+	}
+	// Those that are delivered make room, too.
+	b.fillUp()
+	for _, s := range taken {
+		b.Done(1, s, durable.Delivered)
+	}
+	b.Flush()
+	b.until("there is room when all are delivered", func() bool { return b.State() == durable.Taking })
+}

@@ -18,6 +18,10 @@ const (
 
 	// maxSweep is how many dead blocks one commit deletes: twice as many records as it can add.
 	maxSweep = 32
+	// maxSearch is how many blocks one commit searches for room, about a megabyte of small messages.
+	maxSearch = 16
+	// fewBlocks is up to how many blocks all are searched for room.
+	fewBlocks = 256
 	// A block that is kept by a few entries is searched for dead records when it has at least
 	// minGarbage, three quarters of it are dead, and the entries have halved since the last search.
 	minGarbage = 32
@@ -39,6 +43,11 @@ type sweeper struct {
 	dead    []uint64      // blocks without an open entry
 	worth   []uint64      // blocks to be searched
 	garbage []durable.Seq // dead records in blocks that live
+
+	// When there is no room, blocks are too coarse: all are searched, once in a while.
+	search bool     // from the first one on
+	round  []uint64 // are still to be searched
+	less   bool     // some receiver was done with something since the last search
 }
 
 func blockOf(s durable.Seq) uint64 { return uint64(s) >> blockShift }
@@ -61,6 +70,7 @@ func (w *sweeper) came(s durable.Seq, receivers int) {
 func (w *sweeper) left(s durable.Seq) { w.leave(blockOf(s), 1) }
 
 func (w *sweeper) leave(i uint64, entries int32) {
+	w.less = true
 	b := w.blocks[i]
 	b.open -= entries
 	w.blocks[i] = b
@@ -144,6 +154,29 @@ func (w *sweeper) take(dead []uint64, garbage []durable.Seq) ([]uint64, []durabl
 	garbage = append(garbage, w.garbage...)
 	w.garbage = w.garbage[:0]
 	return dead, garbage
+}
+
+// busy says whether there is something to delete, or blocks are being searched for that.
+func (w *sweeper) busy() bool { return len(w.dead)+len(w.garbage)+len(w.round) > 0 || w.search }
+
+// lookClosely has all blocks searched if they are few: one of them may be a large part of the store.
+func (w *sweeper) lookClosely() { w.search = len(w.blocks) <= fewBlocks }
+
+// any returns a block to be searched though few of its records may be dead, or it may still get some:
+// each one in turn, since somebody has asked for room.
+func (w *sweeper) any() (i uint64, found bool) {
+	if w.search {
+		w.search, w.less = false, false
+		w.round = slices.Sorted(maps.Keys(w.blocks))
+	}
+	for len(w.round) > 0 {
+		i = w.round[0]
+		w.round = w.round[1:]
+		if w.blocks[i].records > 0 {
+			return i, true
+		}
+	}
+	return 0, false
 }
 
 // restore takes back what take had returned, since the transaction failed.
@@ -232,15 +265,29 @@ func sweep(messages *bbolt.Bucket, t *txn) error {
 	return nil
 }
 
-// scan searches one block that a few entries keep for records that nobody wants any more. They
-// are deleted with the next transaction: what made them dead may not be in this one.
-func (s *Store) scan(messages *bbolt.Bucket) error {
+// scan searches one block that a few entries keep for records that nobody wants any more, or some of
+// those that are searched for room. The records are deleted with the next transaction: what made them
+// dead may not be in this one.
+func (s *Store) scan(messages *bbolt.Bucket) {
 	s.mu.Lock()
 	i, found := s.sweeper.next()
-	s.mu.Unlock()
-	if !found {
-		return nil
+	for n := 0; !found && n < maxSearch && len(s.sweeper.garbage) < blockSize; n++ {
+		var more bool
+		if i, more = s.sweeper.any(); !more {
+			break
+		}
+		s.mu.Unlock()
+		s.scanBlock(messages, i)
+		s.mu.Lock()
 	}
+	s.mu.Unlock()
+	if found {
+		s.scanBlock(messages, i)
+	}
+}
+
+// scanBlock searches a block.
+func (s *Store) scanBlock(messages *bbolt.Bucket, i uint64) {
 	type want struct {
 		seq durable.Seq
 		by  durable.SessionNumber
@@ -269,5 +316,4 @@ func (s *Store) scan(messages *bbolt.Bucket) error {
 			s.sweeper.garbage = append(s.sweeper.garbage, seq)
 		}
 	}
-	return nil
 }

@@ -26,7 +26,9 @@ type txn struct {
 	ops    int
 	bytes  int
 	sealed bool
-	void   bool // it has been answered: one before it failed
+	// searches: it looks for what can be deleted, if it does nothing else.
+	searches bool
+	void     bool // it has been answered: one before it failed
 
 	appends   []pending     // ascending by seq
 	late      []durable.Seq // of them those that have lingered, in no order
@@ -219,6 +221,7 @@ func (s *Store) seal(t *txn) {
 	}
 	if s.resting == 0 {
 		t.dead, t.garbage = s.sweeper.take(t.dead, t.garbage)
+		t.searches = s.sweeper.busy()
 	}
 }
 
@@ -282,7 +285,8 @@ func (s *Store) apply(tx *bbolt.Tx, t *txn) error {
 	if err := sweep(messages, t); err != nil {
 		return err
 	}
-	return s.scan(messages)
+	s.scan(messages)
+	return nil
 }
 
 func (s *Store) applySessions(tx *bbolt.Tx, t *txn) error {
@@ -369,7 +373,7 @@ func (s *Store) done(t *txn, err error) {
 		s.mu.Unlock()
 		return
 	}
-	var answers []durable.Completion
+	var answers, waiting []durable.Completion
 	bytes, asks := t.bytes, false
 	s.commits++
 	s.answeredTo = t.serial
@@ -389,6 +393,8 @@ func (s *Store) done(t *txn, err error) {
 		if s.joined { // the second part must not be stored without the first
 			s.torn = err
 		}
+		// Without the messages there may be room: then the others wait for that.
+		again := boltfile.IsDiskFull(err) && !s.closing && slices.ContainsFunc(failed, (*txn).hasMessages)
 		for i := len(failed) - 1; i >= 0; i-- {
 			s.revoke(failed[i])
 		}
@@ -397,6 +403,10 @@ func (s *Store) done(t *txn, err error) {
 		}
 		for _, t := range failed {
 			for _, c := range t.done {
+				if again && c.Seq == 0 && c.Err == nil {
+					waiting = append(waiting, c)
+					continue
+				}
 				if c.Err == nil {
 					c.Err = err
 				}
@@ -409,6 +419,10 @@ func (s *Store) done(t *txn, err error) {
 		s.room.relief = nil
 		if !s.closing {
 			s.repeat(failed)
+		}
+		if len(waiting) > 0 {
+			t := s.want(0)
+			t.done = append(t.done, waiting...)
 		}
 	}
 	s.lift()
