@@ -9,6 +9,7 @@
 #	           broker recovers; and is copied while it is in use. On several file systems
 #	damage     its files are damaged in every way, and what is left of them counted by a second
 #	           opinion. Quick, and a report of its own with make survey
+#	faults     each operation of a file fails once
 #	fulldisk   small file systems are filled again and again, and the broker killed on them
 set -euo pipefail
 cd "$(dirname "$0")/.."
@@ -22,11 +23,12 @@ mkdir -p bin/log
 
 commit=$(git rev-parse --short HEAD)
 [ -z "$(git status --porcelain --untracked-files=no)" ] || commit+=-changed
-[ $# -gt 0 ] || set -- kills powercuts damage fulldisk
+[ $# -gt 0 ] || set -- kills powercuts damage faults fulldisk
 report=testbench/results/$(date -u +%F)-$commit-${CHAOS_REPORT:-chaos}.txt
 mkdir -p testbench/results
 
 stage_kills() { go test -v -count=1 -timeout 60m ./testbench/crash -long; }
+stage_faults() { (cd testbench/peers && go test -v -count=1 -timeout 30m ./faults -long); }
 stage_fulldisk() { go test -v -count=1 -timeout 30m ./testbench/fulldisk -long; }
 stage_powercuts() { (cd testbench/peers && go test -v -count=1 -timeout 60m ./powercut -long); }
 stage_damage() { go test -v -count=1 -timeout 60m ./testbench/survey -cases 600; }

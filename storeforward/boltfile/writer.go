@@ -77,6 +77,7 @@ type Writer[T any] struct {
 
 	failures int       // commits that failed since the last one that worked; of run
 	logged   time.Time // when a failure was reported last; of run
+	told     bool      // one of these failures was reported; of run
 
 	wake  chan struct{} // capacity 1: a wake-up that nobody has taken yet says it all
 	ended chan struct{} // closed when the goroutine has ended
@@ -347,8 +348,10 @@ func (w *Writer[T]) commit(batch []T) {
 	}
 	if err == nil {
 		if w.failures > 0 {
-			w.log.Info("commits work again", "path", w.file.path, "failures", w.failures)
-			w.failures = 0
+			if w.told {
+				w.log.Info("commits work again", "path", w.file.path, "failures", w.failures)
+			}
+			w.failures, w.told = 0, false
 			w.mu.Lock()
 			w.retryGap, w.retryAt = 0, time.Time{}
 			w.mu.Unlock()
@@ -357,8 +360,9 @@ func (w *Writer[T]) commit(batch []T) {
 		return
 	}
 	w.failures++
-	if now := time.Now(); w.failures == 1 || now.Sub(w.logged) >= logInterval {
-		w.logged = now
+	known := w.o.Failed != nil && errors.Is(err, ErrDiskFull) // nothing was begun, and the caller tells
+	if now := time.Now(); !known && (w.failures == 1 || now.Sub(w.logged) >= logInterval) {
+		w.logged, w.told = now, true
 		w.log.Error("commit failed, nothing of it was acknowledged", "path", w.file.path, "operations", len(batch), "failures", w.failures, "err", err)
 	}
 	if w.o.Failed != nil {

@@ -2,6 +2,7 @@ package sessionstore
 
 import (
 	"encoding/binary"
+	"fmt"
 	"slices"
 	"time"
 
@@ -395,6 +396,9 @@ func (s *Store) done(t *txn, err error) {
 		}
 		// Without the messages there may be room: then the others wait for that.
 		again := boltfile.IsDiskFull(err) && !s.closing && slices.ContainsFunc(failed, (*txn).hasMessages)
+		if boltfile.IsDiskFull(err) {
+			err = fmt.Errorf("%w: %w", ErrNoRoom, err)
+		}
 		for i := len(failed) - 1; i >= 0; i-- {
 			s.revoke(failed[i])
 		}
