@@ -19,8 +19,11 @@ const heldAgain = time.Second
 // each client that has some rests.
 const maxHeld = 4 << 20
 
-// heldMessages are publishes that wait for a durable destination which does not take them now, in the order in
-// which they came: those of MQTT 3 clients, who cannot be told, and wills.
+// targetBytes is about what a receiver of a held message costs.
+const targetBytes = 96
+
+// heldMessages are publishes that wait for a durable destination which does not take them now, in the
+// order in which they came: those of MQTT 3 clients, who cannot be told, and wills.
 //
 //	publish ─▶ refused, or not committed ─▶ hold ─▶ retry ─▶ publish again, for those who missed it
 //	             ▲                                                       │
@@ -83,6 +86,11 @@ func (h *heldMessages) add(op *publishing) {
 	if !op.hold.bytes {
 		op.hold.bytes = true
 		h.b.undecided -= op.size
+		receivers := len(op.hold.matched) * targetBytes
+		if op.owing {
+			op.client.held += int32(receivers)
+		}
+		op.size += receivers
 		h.bytes += op.size
 		if now := h.b.loop.Now(); len(h.list) == 0 && (h.logged == 0 || now-h.logged >= reportEvery) {
 			h.logged = now
@@ -325,5 +333,5 @@ func (b *Broker) resolve(op *publishing, stored bool) {
 	}
 }
 
-// settled says whether an error of the store only says that it takes nothing now.
+// onlyRefused says whether an error of the store means no more than that it takes nothing now.
 func onlyRefused(err error) bool { return errors.Is(err, durable.ErrNoRoom) }
