@@ -86,6 +86,9 @@ func run(ctx context.Context, cfg *config.Config, without *lacks, logger *slog.L
 		return err
 	}
 	defer func() { err = errors.Join(err, ups.close()) }()
+	for _, u := range ups {
+		store.GoOnBehind(u.Spool().Source())
+	}
 
 	damage, missing := mend.alarm(cfg.Data), without.alarm()
 	automatic, err := autoSubscriptions(cfg)

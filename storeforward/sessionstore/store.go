@@ -243,6 +243,20 @@ func (s *Store) Delayed() []durable.Delayed {
 	return d
 }
 
+// GoOnBehind has the numbers of messages go on behind seq, if it is greater than all that are known. An
+// uplink takes each number once only; one that has taken messages over from a file that is lost, or from
+// a later state of this one, would take new messages for those. It is called before Start.
+func (s *Store) GoOnBehind(seq durable.Seq) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if seq <= s.seq {
+		return
+	}
+	s.log.Warn("an uplink knows later messages than the store: numbers go on behind them", "path", s.file.Path(), "last", s.seq, "taken_over", seq)
+	s.seq, s.committed = seq, seq
+	s.sweeper.begin(seq)
+}
+
 // Retained iterates over the retained messages on disk, in no order of meaning. The messages are
 // the caller's. It reads in steps, so that a slow caller holds up nothing.
 func (s *Store) Retained() iter.Seq[*message.Message] { return s.retained }

@@ -1,6 +1,7 @@
 package sessionstore
 
 import (
+	"context"
 	"testing"
 
 	"dunlin/core/durable"
@@ -162,4 +163,32 @@ func TestACommitSweepsABoundedNumberOfRecords(t *testing.T) {
 			t.Fatalf("%d records are left after %d commits", left, commits)
 		}
 	}
+}
+
+func TestNumbersGoOnBehindThoseThatAnUplinkKnows(t *testing.T) {
+	b := newStore(t)
+	b.put(1)
+	old := b.add("old", 1)
+	if err := b.Close(t.Context()); err != nil {
+		t.Fatal(err)
+	}
+	s, err := Open(b.path, testOptions())
+	if err != nil {
+		t.Fatal(err)
+	}
+	s.GoOnBehind(100_000)
+	s.GoOnBehind(50)
+	c := &bench{Store: s, a: newAnswers(), t: t, path: b.path}
+	s.Start(c.a)
+	t.Cleanup(func() { s.Close(context.Background()) })
+	if got := c.add("new", 1); got != 100_001 {
+		t.Errorf("got number %d, want 100001", got)
+	}
+	if got := c.crash().add("after a crash", 1); got <= 100_001 {
+		t.Errorf("got number %d after a crash", got)
+	}
+	equal(t, "queue", texts(c.read(1, 0, 10, 1<<20).Entries), []string{"old", "new"})
+	c.Done(1, old, durable.Delivered)
+	c.settle()
+	equal(t, "records", c.records(), []durable.Seq{100_001})
 }

@@ -7,6 +7,7 @@ import (
 
 	"go.etcd.io/bbolt"
 
+	"dunlin/core/durable"
 	"dunlin/storeforward/boltfile"
 )
 
@@ -31,6 +32,14 @@ func (s *Spool) restore() error {
 	s.noted = len(s.st.received) > 0
 	s.st.limit = 0 // nothing is handed out before this process has written how far
 	return err
+}
+
+// Source is the highest source number that was taken over, 0 = none was. What comes with one up to it
+// counts as taken over before.
+func (s *Spool) Source() durable.Seq {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	return s.st.source
 }
 
 // rebuild makes a state from the records alone: they are all pending. What was received at QoS 2

@@ -278,3 +278,23 @@ var (
 	received = func(s *stages) files { return s.received }
 	complete = func(s *stages) files { return s.complete }
 )
+
+// The spool takes each number of the store once only, and a store that was lost begins anew: what it
+// accepts then must not be taken for what has gone up before.
+func TestWhatIsAcceptedAfterTheStoreWasLostGoesUp(t *testing.T) {
+	c := newCloud(t)
+	f := newForwarder(t, c)
+	c.accept()
+	want := []string{"one", "two", "three", "four"}
+	for _, text := range want[:3] {
+		f.publish(text, func() {})
+	}
+	c.serve(3)
+	f.crash(files{"sessions.db": nil})
+	c.accept()
+	f.publish(want[3], func() {})
+	c.serve(4)
+	if !slices.Equal(c.got, want) {
+		t.Errorf("got %q, want %q", c.got, want)
+	}
+}
