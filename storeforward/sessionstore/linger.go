@@ -118,12 +118,38 @@ func (s *Store) answered(q *session, seq durable.Seq) bool {
 	}
 	q.lingering--
 	if e.live--; e.live == 0 {
-		l.done = append(l.done, durable.Completion{Token: e.token, Seq: seq})
+		s.settled(e)
 		s.queued -= int64(e.bytes)
 		l.forget(e)
 		l.trim()
 	}
 	return true
+}
+
+// settled answers a message that nobody is left for. A crash brings back what its receivers have
+// acknowledged of messages on disk, if that is not saved, and they would get the older behind the newer: so
+// it is saved before. While nothing can be written that is not waited for.
+func (s *Store) settled(e *lingerer) {
+	c := durable.Completion{Token: e.token, Seq: e.seq}
+	behind := uint64(0)
+	for i := range e.receivers {
+		if q := s.sessions[e.receivers[i].Session]; q != nil {
+			behind = max(behind, q.acked)
+		}
+	}
+	if behind <= s.answeredTo || s.State() != durable.Taking {
+		s.linger.done = append(s.linger.done, c)
+		return
+	}
+	for _, t := range s.txns {
+		if t.serial == behind {
+			t.done = append(t.done, c)
+			return
+		}
+	}
+	t := s.want(0)
+	t.done = append(t.done, c)
+	t.ops++
 }
 
 // forget empties the place of a message that lingers no more.

@@ -67,6 +67,31 @@ func TestWhatAllReceiversAcknowledgeInTimeIsNeverWritten(t *testing.T) {
 	equal(t, "ledger", b.Ledger(), Ledger{Counts: Counts{Accepted: 10000, Left: [outcomes]uint64{durable.Delivered: 10000}}})
 }
 
+// What was acknowledged and is not saved comes again after a crash. It must not come behind a later message
+// that was never written: its receiver would be left with the older value.
+func TestWhatIsNeverWrittenWaitsUntilEarlierAcknowledgementsAreSaved(t *testing.T) {
+	b := patient(t)
+	b.put(1)
+	old := b.add("old", 1)
+	b.Done(1, old, durable.Delivered)
+	cancelled := func(text string) {
+		t.Helper()
+		s, k := b.linger("p", text, 1)
+		b.Done(1, s, durable.Delivered)
+		b.Flush()
+		if c := b.a.wait(t, k); c.Err != nil || c.Seq != s {
+			t.Fatalf("got %+v", c)
+		}
+	}
+	cancelled("new")
+	equal(t, "queue after a crash", texts(b.crash().read(1, 0, 10, 1<<20).Entries), []string(nil))
+	before := b.version()
+	cancelled("newer")
+	if got := b.version(); got != before {
+		t.Errorf("the file was committed to %d times, though nothing was behind", got-before)
+	}
+}
+
 func TestWhatLingersTooLongIsWrittenForWhoIsOpen(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		o := testOptions()

@@ -348,6 +348,7 @@ func (s *Store) finish(q *session, seq durable.Seq, o durable.Outcome) {
 		s.touch(q) // nothing of it is on disk: what has changed are the counts
 		return
 	}
+	q.acked = unsealed
 	s.sweeper.left(seq)
 	if t := s.open; t != nil {
 		if i, found := slices.BinarySearchFunc(t.appends, seq, func(p pending, seq durable.Seq) int { return cmp.Compare(p.seq, seq) }); found {

@@ -21,12 +21,16 @@ type session struct {
 
 	lingering int    // entries of queue that linger
 	txn       uint64 // the last transaction with an entry for it
+	acked     uint64 // the transaction that saves what it is done with of what is on disk, or unsealed
 
 	dirty  bool   // what a cursor holds has changed since the last one was sealed
 	record []byte // of the session, to be written; nil = nothing to write
 	read   *read  // waits for its turn; nil = none
 	ended  bool   // it is not in the store any more
 }
+
+// unsealed stands for a transaction to come.
+const unsealed = math.MaxUint64
 
 // done takes s out of the queue and counts it, and reports whether it was there.
 func (q *session) done(s durable.Seq, o durable.Outcome) bool {

@@ -198,6 +198,9 @@ func (s *Store) seal(t *txn) {
 		from := len(t.blobs)
 		t.blobs = appendCursor(t.blobs, seqKey(q.number), q, s.seq, &s.linger)
 		t.cursors = append(t.cursors, blob{q, t.blobs[from:len(t.blobs):len(t.blobs)]})
+		if q.acked == unsealed {
+			q.acked = t.serial
+		}
 	}
 	s.dirty = s.dirty[:0]
 	for _, q := range s.recorded {
@@ -480,6 +483,9 @@ func (s *Store) revoke(t *txn) {
 	}
 	for _, b := range t.cursors {
 		s.touch(b.q)
+		if b.q.acked == t.serial {
+			b.q.acked = unsealed
+		}
 	}
 	for _, b := range t.records {
 		if b.q.record == nil {
