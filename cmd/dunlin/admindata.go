@@ -8,6 +8,7 @@ import (
 	"path/filepath"
 	"slices"
 	"strings"
+	"time"
 
 	"dunlin/cmd/dunlin/console"
 	"dunlin/storeforward/archive"
@@ -71,6 +72,14 @@ func (a *admin) Dump(ctx context.Context, w io.Writer, only []string) error {
 	}
 	return archive.Dump(ctx, w, a.sources(), only)
 }
+
+// Export writes an archive of everything that is kept.
+func (a *admin) Export(ctx context.Context, w io.Writer) error {
+	return archive.Write(ctx, w, a.sources(), version, nowText())
+}
+
+// nowText is the time as an archive has it.
+func nowText() string { return time.Now().UTC().Format(time.RFC3339) }
 
 // knownKinds refuses kinds of lines that there are not.
 func knownKinds(only []string) error {

@@ -8,6 +8,8 @@ import (
 	"strings"
 
 	"golang.org/x/sys/unix"
+
+	"dunlin/storeforward/archive"
 )
 
 // errOtherBroker says that another broker has the data folder. There is nothing to serve then.
@@ -33,6 +35,9 @@ func lockData(folder string) (unlock func(), err error) {
 	}
 	if err := f.Truncate(0); err == nil {
 		fmt.Fprintf(f, "%d\n", os.Getpid()) // only for the message above
+	}
+	if err := archive.Complete(folder); err != nil {
+		return nil, errors.Join(err, f.Close())
 	}
 	return func() { f.Close() }, nil
 }

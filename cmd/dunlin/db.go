@@ -27,6 +27,8 @@ const dbHelp = `Usage: dunlin db info    [PLACE] [--json]
        dunlin db check   [PLACE] [--json]
        dunlin db dump    [PLACE] [--only KIND,...]
        dunlin db compact [PLACE] [--json]
+       dunlin db export  [PLACE] > FILE
+       dunlin db import  [PLACE] < FILE
 
 Looks into the files of a data folder. If a broker runs on it, the broker is
 asked, and goes on meanwhile; otherwise the files are read.
@@ -37,6 +39,9 @@ asked, and goes on meanwhile; otherwise the files are read.
             broker runs the values are checked, but not the tree around them
   dump      every value, as one line of JSON each; FORMAT.md explains the lines
   compact   give the space of what was deleted back to the disk
+  export    everything, to standard output, as lines of JSON for import
+  import    make the files of an empty data folder of an export; the broker must
+            not run. "dunlin backup" and "dunlin restore" do the same with files
 
 PLACE is one of
 
@@ -74,15 +79,15 @@ func db(c *call) error {
 		return err
 	}
 	if len(others) == 0 {
-		return usagef("what is to be done is missing: info, check, dump or compact")
+		return usagef("what is to be done is missing: info, check, dump, compact, export or import")
 	}
 	actions := map[string]func() error{
 		"info": func() error { return d.look(false) }, "check": func() error { return d.look(true) },
-		"dump": d.dump, "compact": d.compact,
+		"dump": d.dump, "compact": d.compact, "export": d.export, "import": d.imports,
 	}
 	action, known := actions[others[0]]
 	if !known {
-		return usagef("there is no %q; allowed: info, check, dump, compact", others[0])
+		return usagef("there is no %q; allowed: info, check, dump, compact, export, import", others[0])
 	}
 	if d.args = others[1:]; len(d.args) > 0 {
 		return usagef("%q is too much", d.args[0])
@@ -146,6 +151,9 @@ func openFolder(folder string) (*dataFolder, error) {
 	err = unix.Flock(int(f.Fd()), unix.LOCK_EX|unix.LOCK_NB)
 	switch {
 	case err == nil:
+		if err := archive.Complete(folder); err != nil {
+			return nil, errors.Join(err, f.Close())
+		}
 		d.unlock = func() { f.Close() }
 		return d, nil
 	case !errors.Is(err, unix.EWOULDBLOCK):

@@ -145,6 +145,8 @@ func TestDataOfANewerVersionIsRefusedAndLeftAlone(t *testing.T) {
 		{1, []string{"db", "check"}},
 		{1, []string{"db", "dump"}},
 		{1, []string{"db", "compact"}},
+		{1, []string{"db", "export"}},
+		{1, []string{"backup", filepath.Join(shortFolder(t), "b")}},
 	} {
 		r := dunlin(t, "", append(tt.args, "--data", data)...)
 		if r.code != tt.code || !strings.Contains(r.out+r.errors, "version 99") || !strings.Contains(r.out+r.errors, "install the newer program again") {

@@ -51,6 +51,8 @@ func commands() []*command {
 		{"status", "say what a running broker is and does", statusHelp, status},
 		{"ledger", "print the account of every queue", ledgerHelp, ledger},
 		{"db", "look into the files of a data folder", dbHelp, db},
+		{"backup", "write everything that is kept into a file", backupHelp, backup},
+		{"restore", "make a data folder of a backup", restoreHelp, restore},
 		{"pub", "publish messages", pubHelp, pub},
 		{"sub", "subscribe and print messages", subHelp, sub},
 		{"passwd", "set or delete the password of a user", passwdHelp, passwd},

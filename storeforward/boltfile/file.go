@@ -232,6 +232,15 @@ func SyncFolder(dir string, noSync bool) error {
 	return errors.Join(d.Sync(), d.Close())
 }
 
+// SyncFile makes the contents of a file durable.
+func SyncFile(path string) error {
+	f, err := os.OpenFile(path, os.O_RDWR, 0)
+	if err != nil {
+		return err
+	}
+	return errors.Join(f.Sync(), f.Close())
+}
+
 // open sets f.db. Opening writes nothing to a file that exists: the free list is left as it is
 // until the first commit.
 func (f *File) open() error {

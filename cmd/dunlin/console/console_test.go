@@ -39,6 +39,8 @@ func (f fake) Compact(context.Context) ([]Compacted, error) {
 	return []Compacted{{Name: "sessions.db", Before: 2, After: 1}}, f.err
 }
 
+func (f fake) Export(ctx context.Context, w io.Writer) error { return f.Dump(ctx, w, nil) }
+
 func (f fake) Dump(_ context.Context, w io.Writer, only []string) error {
 	for range 3 {
 		if _, err := fmt.Fprintf(w, "{%q:{}}\n", strings.Join(only, "+")); err != nil {
@@ -314,5 +316,35 @@ func TestWhatChangesSomethingIsPosted(t *testing.T) {
 	}
 	if err := c.Get(t.Context(), "/v1/db/compact", nil, &done); err == nil || !strings.Contains(err.Error(), "use POST") {
 		t.Errorf("got %v", err)
+	}
+}
+
+// slow is a broker whose check takes until it is let go.
+type slow struct {
+	fake
+	began, end chan struct{}
+}
+
+func (s slow) Check(context.Context) ([]File, error) {
+	close(s.began)
+	<-s.end
+	return nil, nil
+}
+
+func TestOneAtATimeKeepsTheDiskBusy(t *testing.T) {
+	b := slow{began: make(chan struct{}), end: make(chan struct{})}
+	_, c := start(t, Options{}, b)
+	first := make(chan error, 1)
+	go func() { first <- c.Get(t.Context(), "/v1/db/check", nil, new([]File)) }() // ends by b.end; read below
+	<-b.began
+	for _, path := range []string{"/v1/db/check", "/v1/db/dump", "/v1/db/export"} {
+		err := c.Get(t.Context(), path, nil, new([]File))
+		if e, ok := errors.AsType[*Error](err); !ok || !strings.Contains(e.Remedy, "try again") {
+			t.Errorf("%s: got %v", path, err)
+		}
+	}
+	close(b.end)
+	if err := <-first; err != nil {
+		t.Error(err)
 	}
 }

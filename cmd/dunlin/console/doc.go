@@ -12,6 +12,7 @@
 //	GET  /v1/ledger          the account of every queue; ?walk=1 counts what is on disk, too
 //	GET  /v1/db/check        what the files in use hold, and which values are damaged
 //	GET  /v1/db/dump         what they hold, value by value; ?only=session,cursor
+//	GET  /v1/db/export       everything that is kept, as an archive
 //	POST /v1/db/compact      give their free pages back to the disk
 //
 // Answers are one JSON value, or for what may be long one value per line. An error is

@@ -42,6 +42,7 @@ type Server struct {
 	http *http.Server
 	ln   *net.UnixListener
 	mux  *http.ServeMux
+	busy chan struct{} // full while somebody keeps the disk busy
 
 	serving sync.WaitGroup
 }
@@ -52,7 +53,7 @@ func Listen(o Options, b Broker) (*Server, error) {
 	if err != nil {
 		return nil, err
 	}
-	s := &Server{o: o, b: b, gid: -1, ln: ln, mux: http.NewServeMux()}
+	s := &Server{o: o, b: b, gid: -1, ln: ln, mux: http.NewServeMux(), busy: make(chan struct{}, 1)}
 	if o.Group != "" {
 		if s.gid, err = groupID(o.Group); err != nil {
 			return nil, errors.Join(err, ln.Close())
@@ -139,9 +140,9 @@ func (s *Server) routes() {
 			return
 		}
 		if walk {
-			long(w, func(ctx context.Context) error {
+			s.work(w, r, func(ctx context.Context) error {
 				return encode(ctx, w, func(ctx context.Context) (Ledger, error) { return s.b.Ledger(ctx, true) })
-			}, r)
+			})
 			return
 		}
 		answer(w, r, func(ctx context.Context) (Ledger, error) { return s.b.Ledger(ctx, false) })
@@ -150,18 +151,40 @@ func (s *Server) routes() {
 
 func (s *Server) dataRoutes() {
 	s.mux.HandleFunc("GET /v1/db/check", func(w http.ResponseWriter, r *http.Request) {
-		long(w, func(ctx context.Context) error { return encode(ctx, w, s.b.Check) }, r)
+		s.work(w, r, func(ctx context.Context) error { return encode(ctx, w, s.b.Check) })
 	})
 	s.mux.HandleFunc("POST /v1/db/compact", func(w http.ResponseWriter, r *http.Request) {
-		long(w, func(ctx context.Context) error { return encode(ctx, w, s.b.Compact) }, r)
+		s.work(w, r, func(ctx context.Context) error { return encode(ctx, w, s.b.Compact) })
 	})
 	s.mux.HandleFunc("GET /v1/db/dump", func(w http.ResponseWriter, r *http.Request) {
 		var only []string
 		if text := r.URL.Query().Get("only"); text != "" {
 			only = strings.Split(text, ",")
 		}
-		long(w, func(ctx context.Context) error { return s.b.Dump(ctx, steps{w}, only) }, r)
+		s.work(w, r, func(ctx context.Context) error { return s.b.Dump(ctx, steps{w}, only) })
 	})
+	s.mux.HandleFunc("GET /v1/db/export", func(w http.ResponseWriter, r *http.Request) {
+		s.work(w, r, func(ctx context.Context) error { return s.b.Export(ctx, steps{w}) })
+	})
+}
+
+// workTime bounds what takes its time: nothing is deleted from the store during an export.
+const workTime = 30 * time.Minute
+
+// work is a long answer that keeps the disk busy: one at a time.
+func (s *Server) work(w http.ResponseWriter, r *http.Request, write func(context.Context) error) {
+	select {
+	case s.busy <- struct{}{}:
+		defer func() { <-s.busy }()
+	default:
+		fail(w, http.StatusConflict, "the broker is reading or compacting its files for somebody else", "try again when that is done")
+		return
+	}
+	long(w, func(ctx context.Context) error {
+		ctx, cancel := context.WithTimeout(ctx, workTime)
+		defer cancel()
+		return write(ctx)
+	}, r)
 }
 
 func encode[T any](ctx context.Context, w io.Writer, find func(context.Context) (T, error)) error {

@@ -17,6 +17,8 @@ type Broker interface {
 	Check(ctx context.Context) ([]File, error)
 	// Dump writes what the files hold, one value per line, of these kinds; nil = all.
 	Dump(ctx context.Context, w io.Writer, only []string) error
+	// Export writes an archive of everything that is kept.
+	Export(ctx context.Context, w io.Writer) error
 	// Compact gives free pages back to the disk.
 	Compact(ctx context.Context) ([]Compacted, error)
 }
