@@ -3,6 +3,7 @@ package main
 import (
 	"context"
 	"errors"
+	"fmt"
 	"log/slog"
 	"os"
 	"path/filepath"
@@ -17,8 +18,18 @@ import (
 	"dunlin/storeforward/sessionstore"
 )
 
-// runFolder is where a service has its sockets.
-const runFolder = "/run/dunlin"
+// runFolders are where a service has its sockets; the first that is there counts.
+var runFolders = []string{"/run/dunlin", "/var/run/dunlin"}
+
+// serviceSocket is where the admin socket of a service is, "" if there is no folder for it.
+func serviceSocket() string {
+	for _, folder := range runFolders {
+		if info, err := os.Stat(folder); err == nil && info.IsDir() {
+			return filepath.Join(folder, "admin.sock")
+		}
+	}
+	return ""
+}
 
 // admin is the running broker as the console sees it.
 type admin struct {
@@ -71,8 +82,8 @@ func adminSockets(cfg *config.Config) (paths []string) {
 	case "none":
 		return nil
 	case "auto":
-		if info, err := os.Stat(runFolder); err == nil && info.IsDir() && unix.Access(runFolder, unix.W_OK) == nil {
-			paths = append(paths, filepath.Join(runFolder, "admin.sock"))
+		if socket := serviceSocket(); socket != "" && unix.Access(filepath.Dir(socket), unix.W_OK) == nil {
+			paths = append(paths, socket)
 		}
 		if data, err := filepath.Abs(cfg.Data); err == nil {
 			paths = append(paths, filepath.Join(data, "admin.sock"))
@@ -163,3 +174,16 @@ func (a *admin) Ledger(ctx context.Context, walk bool) (l console.Ledger, err er
 }
 
 func off(n int64) uint64 { return uint64(max(n, -n)) }
+
+// ledgerAlarm says that messages which were accepted are nowhere, "" if all are accounted for.
+func ledgerAlarm(store *sessionstore.Store) string {
+	n := store.Unexplained()
+	if total := store.Total(); n == 0 {
+		n = off(total.Mismatch())
+	}
+	if n == 0 {
+		return ""
+	}
+	return fmt.Sprintf("%d messages that were accepted are in no queue and were not counted when they left one; "+
+		"keep a copy of the data folder and of the log, and see dunlin ledger --walk", n)
+}

@@ -119,7 +119,7 @@ func (p *place) open() (*dataFolder, error) {
 		return nil, err
 	}
 	if folder == "" {
-		if socket := filepath.Join(runFolder, "admin.sock"); isSocket(socket) {
+		if socket := serviceSocket(); isSocket(socket) {
 			return &dataFolder{client: console.NewClient(socket), unlock: func() {}}, nil
 		}
 		folder = config.Default().Data

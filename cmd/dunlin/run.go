@@ -127,6 +127,7 @@ func run(ctx context.Context, cfg *config.Config, without *lacks, logger *slog.L
 		Alarms: []broker.Alarm{
 			{Name: "damage", Text: func() string { return damage }},
 			{Name: "missing", Text: func() string { return missing }},
+			{Name: "ledger", Text: func() string { return ledgerAlarm(store) }},
 			flashAlarm(budget, cfg.Store.Flash),
 		},
 	})

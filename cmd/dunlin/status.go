@@ -9,8 +9,6 @@ import (
 	"io"
 	"maps"
 	"net/url"
-	"os"
-	"path/filepath"
 	"slices"
 	"strings"
 	"text/tabwriter"
@@ -90,8 +88,7 @@ func (p *place) console() (*console.Client, error) {
 		return nil, err
 	}
 	if folder == "" {
-		socket := filepath.Join(runFolder, "admin.sock")
-		if _, err := os.Stat(socket); err == nil {
+		if socket := serviceSocket(); isSocket(socket) {
 			return console.NewClient(socket), nil
 		}
 		folder = config.Default().Data

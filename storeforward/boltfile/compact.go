@@ -70,13 +70,20 @@ func (f *File) Compact() (before, after int64, err error) {
 		return 0, 0, err
 	}
 	before = f.Size()
-	if live := before - int64(s.FreePageN+s.PendingPageN)*PageSize; live > MaxCompactLive {
-		return before, before, fmt.Errorf("boltfile: compact %s: %w: %d MB, at most %d MB", f.path, ErrTooLarge, live>>20, MaxCompactLive>>20)
+	live := before - int64(s.FreePageN+s.PendingPageN)*PageSize
+	if live > MaxCompactLive {
+		return 0, 0, fmt.Errorf("boltfile: compact %s: %w: %d MB, at most %d MB", f.path, ErrTooLarge, live>>20, MaxCompactLive>>20)
+	}
+	if free, err := f.opts.Available(f.path); err == nil && free < live+live/4 {
+		return 0, 0, fmt.Errorf("boltfile: compact %s: %w: the copy needs %d bytes, and there are %d", f.path, ErrDiskFull, live+live/4, free)
 	}
 	tmp := f.path + ".new"
 	if err := f.copyTo(tmp); err != nil {
 		os.Remove(tmp)
 		return 0, 0, fmt.Errorf("boltfile: compact %s: %w", f.path, err)
+	}
+	if st, err := os.Stat(tmp); err == nil {
+		f.opts.Budget.spend(st.Size())
 	}
 	f.mu.Lock()
 	defer f.mu.Unlock()

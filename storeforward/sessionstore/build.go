@@ -5,6 +5,7 @@ import (
 	"encoding/binary"
 	"errors"
 	"fmt"
+	"math"
 	"slices"
 
 	"go.etcd.io/bbolt"
@@ -48,6 +49,9 @@ func (b *Builder) Put(v *Value) error {
 			b.add(entry{bucketCursors, bytes.Clone(v.Key), nil})
 		}
 	case v.Boot != nil:
+		if v.Boot.Number == 0 || v.Boot.Number == math.MaxUint32 { // the next one has a number, too
+			return fmt.Errorf("there is no boot %d", v.Boot.Number)
+		}
 		key := bootKey(v.Boot.Number)
 		b.add(entry{bucketBoots, key, appendBoot(nil, key, v.Boot)})
 	case v.Delayed != nil:
@@ -203,6 +207,10 @@ func checkMessage(m *message.Message) error {
 
 func (b *Builder) see(s durable.Seq) { b.seq = max(b.seq, s) }
 
+// maxNumber is the greatest number of a message or a session that is taken: what comes after it must
+// have numbers, too.
+const maxNumber = 1 << 62
+
 // Raise lets numbers go on behind s.
 func (b *Builder) Raise(s durable.Seq) { b.see(s) }
 
@@ -244,6 +252,9 @@ func (b *Builder) write() error {
 
 // Finish completes the file and closes it. It is on disk then, but for its name.
 func (b *Builder) Finish() error {
+	if b.seq > maxNumber || b.last > maxNumber {
+		return errors.Join(fmt.Errorf("numbers go up to %d and %d, which leaves none", b.seq, b.last), b.file.Close())
+	}
 	b.add(entry{bucketMeta, keyCounters, appendCounters(nil, b.seq, b.last)})
 	if err := b.write(); err != nil {
 		return errors.Join(err, b.file.Close())

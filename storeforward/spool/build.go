@@ -24,6 +24,9 @@ type Builder struct {
 
 type entry struct{ bucket, key, value []byte }
 
+// maxNumber is the greatest number that is taken: what comes after it must have numbers, too.
+const maxNumber = 1 << 62
+
 // NewBuilder makes a file at path, where there is none.
 func NewBuilder(path string) (*Builder, error) {
 	f, err := boltfile.Open(path, boltfile.Options{Format: format, Version: version, Buckets: buckets(), NoSync: true})
@@ -40,6 +43,9 @@ func (b *Builder) Put(v *Value) error {
 	case b.state != nil:
 		return errors.New("there is something behind the state of the spool")
 	case v.State != nil:
+		if v.State.Last > maxNumber || v.State.Source > maxNumber {
+			return fmt.Errorf("numbers of the spool go up to %d and %d, which leaves none", v.State.Last, v.State.Source)
+		}
 		if v.State.Last < b.last || v.State.Floor > v.State.Last {
 			return fmt.Errorf("the last number of the spool is %d, but there is message %d", v.State.Last, max(b.last, v.State.Floor))
 		}

@@ -319,20 +319,50 @@ func TestWhatChangesSomethingIsPosted(t *testing.T) {
 	}
 }
 
-// slow is a broker whose check takes until it is let go.
+// slow is a broker whose check takes until it is let go, or given up.
 type slow struct {
 	fake
-	began, end chan struct{}
+	began, end, ended chan struct{}
 }
 
-func (s slow) Check(context.Context) ([]File, error) {
+func (s slow) Check(ctx context.Context) ([]File, error) {
 	close(s.began)
-	<-s.end
-	return nil, nil
+	select {
+	case <-s.end:
+	case <-ctx.Done():
+	}
+	close(s.ended)
+	return nil, ctx.Err()
+}
+
+func TestCloseEndsWhatIsUnderWayAndWaitsForIt(t *testing.T) {
+	b := slow{began: make(chan struct{}), ended: make(chan struct{})}
+	path := filepath.Join(t.TempDir(), "s")
+	s, err := Listen(Options{Path: path, Log: slog.New(slog.DiscardHandler)}, b)
+	if err != nil {
+		t.Fatal(err)
+	}
+	answered := make(chan error, 1)
+	go func() { answered <- NewClient(path).Get(t.Context(), "/v1/db/check", nil, new([]File)) }() // ends by Close; read below
+	<-b.began
+	if err := s.Close(); err != nil {
+		t.Error(err)
+	}
+	select {
+	case <-b.ended:
+	default:
+		t.Error("Close has returned before the request had ended")
+	}
+	if err := <-answered; err == nil {
+		t.Error("the request was answered as if nothing were")
+	}
+	if _, err := os.Lstat(path); err == nil {
+		t.Error("the socket is still there")
+	}
 }
 
 func TestOneAtATimeKeepsTheDiskBusy(t *testing.T) {
-	b := slow{began: make(chan struct{}), end: make(chan struct{})}
+	b := slow{began: make(chan struct{}), end: make(chan struct{}), ended: make(chan struct{})}
 	_, c := start(t, Options{}, b)
 	first := make(chan error, 1)
 	go func() { first <- c.Get(t.Context(), "/v1/db/check", nil, new([]File)) }() // ends by b.end; read below

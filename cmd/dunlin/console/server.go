@@ -45,6 +45,7 @@ type Server struct {
 	busy chan struct{} // full while somebody keeps the disk busy
 
 	serving sync.WaitGroup
+	gate    sync.RWMutex // held by each request for reading, by Close for good
 }
 
 // Listen opens the socket and serves. Close ends it.
@@ -84,10 +85,12 @@ func Listen(o Options, b Broker) (*Server, error) {
 // Path is where the socket is.
 func (s *Server) Path() string { return s.o.Path }
 
-// Close ends what is under way, removes the socket and returns when everything has ended.
+// Close ends what is under way, removes the socket and returns when everything has ended. It is called
+// once.
 func (s *Server) Close() error {
-	err := s.http.Close()
+	err := s.http.Close() // ends the contexts of the requests
 	s.serving.Wait()
+	s.gate.Lock() // no request comes in any more
 	return err
 }
 
@@ -95,6 +98,10 @@ type callerKey struct{}
 
 // serve lets in who may come in, and hands the request to its handler.
 func (s *Server) serve(w http.ResponseWriter, r *http.Request) {
+	if !s.gate.TryRLock() {
+		return // it is closed
+	}
+	defer s.gate.RUnlock()
 	who, _ := r.Context().Value(callerKey{}).(caller)
 	if !s.mayEnter(who) {
 		remedy := "use sudo, or set admin.group in the configuration to a group that you are in"
