@@ -59,6 +59,12 @@ type rig struct {
 // the most that the uplink's rule lets through.
 func newRig(t *testing.T, version packet.Version, uplinkQoS int) *rig {
 	t.Helper()
+	return newRigVia(t, version, uplinkQoS, nil)
+}
+
+// newRigVia does the same with a gateway that is run by a command, see process.Gateway.Via.
+func newRigVia(t *testing.T, version packet.Version, uplinkQoS int, via []string) *rig {
+	t.Helper()
 	ctx, cancel := context.WithTimeout(t.Context(), guard)
 	seed := rand.Uint64()
 	t.Logf("seed %d", seed)
@@ -81,7 +87,7 @@ func newRig(t *testing.T, version packet.Version, uplinkQoS int) *rig {
 		t.Fatal(err)
 	}
 	t.Cleanup(func() { r.link.Close() })
-	r.gateway, err = process.Dunlin(ctx, t.TempDir(), process.Gateway{Uplinks: []process.Uplink{{
+	r.gateway, err = process.Dunlin(ctx, t.TempDir(), process.Gateway{Via: via, Uplinks: []process.Uplink{{
 		Name: "cloud", Endpoint: "mqtt://" + r.link.Addr(), ClientID: "gateway",
 		Rules: []process.Rule{{From: "site/#", To: "plant/site/#", QoS: uplinkQoS}},
 		Down:  []process.Rule{{From: "orders/#", QoS: 1}, {From: "probe", QoS: 1}},
@@ -218,6 +224,8 @@ func (r *rig) kill(more uint64) {
 		select {
 		case err := <-r.failed:
 			r.t.Fatal(err)
+		case <-r.gateway.Exited():
+			r.t.Fatal("the gateway has ended by itself")
 		case <-r.ctx.Done():
 			r.t.Fatalf("%d acknowledged, waiting for %d", r.tally.Acknowledged(), target)
 		case <-ticker.C:

@@ -11,6 +11,7 @@ import (
 	"dunlin/testbench/books"
 	"dunlin/testbench/client"
 	"dunlin/testbench/fleet"
+	"dunlin/testbench/process"
 	"dunlin/testbench/tally"
 )
 
@@ -22,7 +23,7 @@ func kills() int {
 	if *long {
 		return 60
 	}
-	return 10
+	return 8
 }
 
 // everything is a rig with all that may happen to a gateway at once: besides its publishers and
@@ -37,9 +38,9 @@ type everything struct {
 	killed  uint64 // how often
 }
 
-func newEverything(t *testing.T) *everything {
+func newEverything(t *testing.T, via []string) *everything {
 	t.Helper()
-	e := &everything{rig: newRig(t, packet.V5, 2)}
+	e := &everything{rig: newRigVia(t, packet.V5, 2, via)}
 	address := e.gateway.Spec.Address
 	for i, p := range e.publishers {
 		state := e.line(fmt.Sprintf("site/p%d/state", i), 1)
@@ -188,7 +189,33 @@ func (e *everything) settle() {
 // and no retained message is older than what was acknowledged, and the ledgers agree with the lists
 // of the publishers after each kill, and with those of the receivers at the end.
 func TestKillsUnderEverythingKeepThePromise(t *testing.T) {
-	e := newEverything(t)
+	killUnderEverything(t, nil)
+}
+
+// TestKillsWithLittleMemoryKeepThePromise does the same with 32 MiB for the process, its pages of
+// the files and its socket buffers.
+func TestKillsWithLittleMemoryKeepThePromise(t *testing.T) {
+	group, err := process.LimitMemory(32 << 20)
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { // behind the end of the gateway
+		if err := group.Remove(); err != nil {
+			t.Error(err)
+		}
+	})
+	killUnderEverything(t, group.Via())
+	kills, err := group.Kills()
+	if kills > 0 || err != nil {
+		t.Errorf("the kernel has killed the gateway %d times, %v", kills, err)
+	}
+	peak, err := group.Peak()
+	t.Logf("at most %d KiB in use, %v", peak>>10, err)
+}
+
+func killUnderEverything(t *testing.T, via []string) {
+	t.Helper()
+	e := newEverything(t, via)
 	online := e.start(e.online.Run, e.online3.Run)
 	load, orders := e.load(), e.start(e.orders.Run)
 	changes, shelf := e.start(e.changer.Run), e.start(e.shelf.Run)

@@ -98,7 +98,7 @@ func (c *Changer) Check(ctx context.Context) error {
 
 // compare returns an error if something is missing, came twice, or came without a subscription.
 func (c *Changer) compare(want *tally.Snapshot) error {
-	err := c.Got.Check(want, tally.Rules{ExactlyOnce: c.Filter.QoS == 2, Only: c.matches})
+	err := c.Got.Check(want, tally.Rules{ExactlyOnce: c.Filter.QoS == 2, JoinedLate: true, Only: c.matches})
 	for i := range c.spans {
 		err = errors.Join(err, c.uncalled(i))
 	}

@@ -39,6 +39,8 @@ func TestCheckNamesWhatIsWrong(t *testing.T) {
 		{"a repeat from too far behind", 1, []int{0, 1, 2, 0}, Rules{MaxBack: 1}, "a repeat lay 2 behind the newest, at most 1 may"},
 		{"too many repeats", 1, []int{0, 1, 0, 1}, Rules{MaxRepeats: 1}, "2 repeats, at most 1 may be"},
 		{"a first arrival after a later one", 1, []int{1, 0}, Rules{}, "disordered 1: p1/a 1 after 2"},
+		{"the same of a receiver that joined late", 1, []int{1, 0}, Rules{JoinedLate: true}, ""},
+		{"the same at QoS 2", 2, []int{1, 0}, Rules{JoinedLate: true}, "disordered 1: p1/a 1 after 2"},
 		{"a strange payload", 1, []int{0, 1, -1}, Rules{}, "never sent 1"},
 	}
 	for _, test := range tests {

@@ -40,12 +40,51 @@ func images() int {
 	return 12
 }
 
-// fileSystems are those on which the power is cut.
-func fileSystems() []faultdisk.FileSystem {
-	if *long {
-		return []faultdisk.FileSystem{faultdisk.Ext4, faultdisk.Ext4Writeback, faultdisk.XFS, faultdisk.Btrfs}
+// place is where a gateway runs whose power is cut.
+type place struct {
+	system faultdisk.FileSystem
+	memory int64 // of the gateway, with its pages of files, bytes; 0 = that of the machine
+}
+
+func (p place) String() string {
+	if p.memory == 0 {
+		return p.system.Name
 	}
-	return []faultdisk.FileSystem{faultdisk.Ext4}
+	return fmt.Sprintf("%s, %d MiB of memory", p.system.Name, p.memory>>20)
+}
+
+// places are those where the power is cut.
+func places() []place {
+	if *long {
+		return []place{
+			{faultdisk.Ext4, 0}, {faultdisk.Ext4, 32 << 20},
+			{faultdisk.Ext4Writeback, 0}, {faultdisk.XFS, 0}, {faultdisk.Btrfs, 0},
+		}
+	}
+	return []place{{faultdisk.Ext4, 0}}
+}
+
+// via returns the command by which a gateway is run there, see process.Gateway.Via. The test fails
+// if the kernel kills a gateway because of its memory.
+func (p place) via(t *testing.T) []string {
+	t.Helper()
+	if p.memory == 0 {
+		return nil
+	}
+	group, err := process.LimitMemory(p.memory)
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { // behind the end of the gateways
+		kills, err := group.Kills()
+		if kills > 0 || err != nil {
+			t.Errorf("the kernel has killed the gateway %d times, %v", kills, err)
+		}
+		if err := group.Remove(); err != nil {
+			t.Error(err)
+		}
+	})
+	return group.Via()
 }
 
 func TestMain(m *testing.M) {
@@ -57,6 +96,7 @@ func TestMain(m *testing.M) {
 // run is a broker's life on a disk, and who was told what, when.
 type run struct {
 	system    faultdisk.FileSystem
+	via       []string // a gateway is run
 	tally     *tally.Tally
 	sessions  []*fleet.Receiver // as they were joined
 	late      []joined          // sessions that were made under load
@@ -107,14 +147,14 @@ func newPositions(now func() int) positions {
 
 // record lets four publishers load a broker on a fault disk. settled runs when the sessions have
 // been confirmed. At the end the disk is unmounted.
-func record(t *testing.T, ctx context.Context, system faultdisk.FileSystem, settled func(d *faultdisk.Disk), settings ...string) *run {
+func record(t *testing.T, ctx context.Context, where place, settled func(d *faultdisk.Disk), settings ...string) *run {
 	t.Helper()
-	disk, err := faultdisk.Create(t.TempDir(), system)
+	disk, err := faultdisk.Create(t.TempDir(), where.system)
 	if err != nil {
 		t.Fatal(err)
 	}
 	// A small window makes many small commits, and so many moments to cut at.
-	r := &run{system: system, disk: disk, tally: tally.New(), positions: newPositions(disk.Position), window: 10}
+	r := &run{system: where.system, via: where.via(t), disk: disk, tally: tally.New(), positions: newPositions(disk.Position), window: 10}
 	defer func() {
 		if err := disk.Close(); err != nil {
 			t.Error(err)
@@ -130,7 +170,7 @@ func record(t *testing.T, ctx context.Context, system faultdisk.FileSystem, sett
 	}
 	bytes, flushes := disk.Written()
 	t.Logf("%s: %d messages acknowledged over %d disk operations, %d flushes, %d KiB",
-		system.Name, r.tally.Acknowledged(), r.end, flushes, bytes>>10)
+		where, r.tally.Acknowledged(), r.end, flushes, bytes>>10)
 	return r
 }
 
@@ -142,7 +182,7 @@ func (r *run) load(t *testing.T, ctx context.Context, path string, settled func(
 	if err != nil {
 		t.Fatal(err)
 	}
-	gateway, err := process.Dunlin(ctx, t.TempDir(), config(filepath.Join(path, "data"), nowhere, settings))
+	gateway, err := process.Dunlin(ctx, t.TempDir(), r.config(filepath.Join(path, "data"), nowhere, settings))
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -250,6 +290,13 @@ func config(data, cloud string, settings []string) process.Gateway {
 	}
 }
 
+// config is that of a gateway of the run.
+func (r *run) config(data, cloud string, settings []string) process.Gateway {
+	g := config(data, cloud, settings)
+	g.Via = r.via
+	return g
+}
+
 // cutter is the disk of a run that has ended, to be cut at random moments.
 type cutter struct {
 	*run
@@ -264,21 +311,21 @@ func (c *cutter) cut(i int) (image []byte, loss faultdisk.Loss, must duty) {
 	return c.disk.Image(at, loss, c.rng), loss, duty{c.before(at), c.lateBefore(at)}
 }
 
-// newCutter records a run on a file system.
-func newCutter(t *testing.T, ctx context.Context, system faultdisk.FileSystem) *cutter {
+// newCutter records a run.
+func newCutter(t *testing.T, ctx context.Context, where place) *cutter {
 	t.Helper()
-	r := record(t, ctx, system, func(*faultdisk.Disk) {})
+	r := record(t, ctx, where, func(*faultdisk.Disk) {})
 	seed := rand.Uint64()
 	t.Logf("seed %d", seed)
 	return &cutter{r, rand.New(rand.NewPCG(seed, 0))}
 }
 
 func TestPowerCutsLoseNothing(t *testing.T) {
-	for _, system := range fileSystems() {
-		t.Run(system.Name, func(t *testing.T) {
+	for _, where := range places() {
+		t.Run(where.String(), func(t *testing.T) {
 			ctx, cancel := context.WithTimeout(t.Context(), guard)
 			defer cancel()
-			c := newCutter(t, ctx, system)
+			c := newCutter(t, ctx, where)
 			for i := range images() {
 				image, loss, must := c.cut(i)
 				t.Run(fmt.Sprintf("cut %d/%s", i, loss), func(t *testing.T) {
@@ -294,11 +341,11 @@ func TestPowerCutsLoseNothing(t *testing.T) {
 // TestCutsDuringRecoveryLoseNothing starts the broker on a disk whose power was cut, and cuts it
 // again while file system and broker recover and the first messages come.
 func TestCutsDuringRecoveryLoseNothing(t *testing.T) {
-	for _, system := range fileSystems() {
-		t.Run(system.Name, func(t *testing.T) {
+	for _, where := range places() {
+		t.Run(where.String(), func(t *testing.T) {
 			ctx, cancel := context.WithTimeout(t.Context(), guard)
 			defer cancel()
-			c := newCutter(t, ctx, system)
+			c := newCutter(t, ctx, where)
 			for i := range images() / 3 {
 				image, first, must := c.cut(i)
 				// Each loss meets each.
@@ -331,7 +378,7 @@ func (c *cutter) again(t *testing.T, ctx context.Context, name string, image []b
 	if err != nil {
 		t.Fatal(err)
 	}
-	gateway, err := process.Dunlin(ctx, t.TempDir(), config(filepath.Join(disk.Path, "data"), nowhere, nil))
+	gateway, err := process.Dunlin(ctx, t.TempDir(), c.config(filepath.Join(disk.Path, "data"), nowhere, nil))
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -358,7 +405,7 @@ func TestPowerCutsLoseWithoutFsync(t *testing.T) {
 	defer cancel()
 	const off = "store.unsafe_no_sync=true"
 	// The sessions get to the disk all the same, so that what is missed is messages.
-	r := record(t, ctx, faultdisk.Ext4, func(d *faultdisk.Disk) {
+	r := record(t, ctx, place{system: faultdisk.Ext4}, func(d *faultdisk.Disk) {
 		if err := d.Sync(); err != nil {
 			t.Fatal(err)
 		}

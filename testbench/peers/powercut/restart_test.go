@@ -68,7 +68,7 @@ func (r *run) check(t *testing.T, ctx context.Context, path string, must duty, p
 	}
 	start(above)
 
-	gateway, err := process.Dunlin(ctx, dir, config(filepath.Join(path, "data"), cloud.Spec.Address, settings))
+	gateway, err := process.Dunlin(ctx, dir, r.config(filepath.Join(path, "data"), cloud.Spec.Address, settings))
 	if err != nil {
 		return err
 	}

@@ -22,11 +22,11 @@ func snapshots() int {
 // TestSnapshotsOfALiveDiskLoseNothing copies the disk of a broker at full speed at random moments,
 // as a power cut would leave it, and starts another one from each copy.
 func TestSnapshotsOfALiveDiskLoseNothing(t *testing.T) {
-	for _, system := range fileSystems() {
-		t.Run(system.Name, func(t *testing.T) {
+	for _, where := range places() {
+		t.Run(where.String(), func(t *testing.T) {
 			ctx, cancel := context.WithTimeout(t.Context(), guard)
 			defer cancel()
-			disk, err := faultdisk.CreateLive(t.TempDir(), system)
+			disk, err := faultdisk.CreateLive(t.TempDir(), where.system)
 			if err != nil {
 				t.Fatal(err)
 			}
@@ -35,7 +35,7 @@ func TestSnapshotsOfALiveDiskLoseNothing(t *testing.T) {
 					t.Error(err)
 				}
 			}()
-			r, owed := snap(t, ctx, disk, system)
+			r, owed := snap(t, ctx, disk, where)
 			for n, must := range owed {
 				t.Run(fmt.Sprint("snapshot ", n), func(t *testing.T) {
 					copied, err := disk.Mount(n)
@@ -54,12 +54,12 @@ func TestSnapshotsOfALiveDiskLoseNothing(t *testing.T) {
 
 // snap loads a gateway on the disk, copies the disk at random moments, and returns what each copy
 // must hold. At the end the disk is unmounted.
-func snap(t *testing.T, ctx context.Context, disk *faultdisk.Live, system faultdisk.FileSystem) (r *run, owed []duty) {
+func snap(t *testing.T, ctx context.Context, disk *faultdisk.Live, where place) (r *run, owed []duty) {
 	t.Helper()
 	seed := rand.Uint64()
 	t.Logf("seed %d", seed)
 	rng := rand.New(rand.NewPCG(seed, 0))
-	r = &run{system: system, tally: tally.New(), window: 50}
+	r = &run{system: where.system, via: where.via(t), tally: tally.New(), window: 50}
 	// What counts here is the moment of the copy, not the place in a log.
 	r.positions = newPositions(func() int { return 1 })
 	next := uint64(0)
@@ -78,6 +78,6 @@ func snap(t *testing.T, ctx context.Context, disk *faultdisk.Live, system faultd
 	if err := disk.End(); err != nil {
 		t.Fatal(err)
 	}
-	t.Logf("%s: %d messages acknowledged, %d copies", system.Name, r.tally.Acknowledged(), len(owed))
+	t.Logf("%s: %d messages acknowledged, %d copies", where, r.tally.Acknowledged(), len(owed))
 	return r, owed
 }

@@ -22,6 +22,7 @@ import (
 // the power ends both, with devices at the one and an application at the other.
 type plant struct {
 	system         faultdisk.FileSystem
+	via            []string // the gateway is run
 	disk           *faultdisk.Disk
 	tally          *tally.Tally
 	gateway, cloud string // addresses, the same over restarts
@@ -47,7 +48,7 @@ func (p *plant) start(ctx context.Context, t *testing.T, data string) (kill func
 		return nil, err
 	}
 	c := config(filepath.Join(data, "gateway"), p.cloud, nil)
-	c.Address = p.gateway
+	c.Address, c.Via = p.gateway, p.via
 	gateway, err := process.Dunlin(ctx, t.TempDir(), c)
 	if err != nil {
 		cloud.Kill()
@@ -60,13 +61,13 @@ func (p *plant) start(ctx context.Context, t *testing.T, data string) (kill func
 }
 
 // newPlant makes the disk and everybody, and starts nothing.
-func newPlant(t *testing.T, system faultdisk.FileSystem) *plant {
+func newPlant(t *testing.T, where place) *plant {
 	t.Helper()
-	disk, err := faultdisk.Create(t.TempDir(), system)
+	disk, err := faultdisk.Create(t.TempDir(), where.system)
 	if err != nil {
 		t.Fatal(err)
 	}
-	p := &plant{system: system, disk: disk, tally: tally.New()}
+	p := &plant{system: where.system, via: where.via(t), disk: disk, tally: tally.New()}
 	for _, address := range []*string{&p.gateway, &p.cloud} {
 		if *address, err = process.FreeAddress(); err != nil {
 			t.Fatal(err)
@@ -239,11 +240,11 @@ func (p *plant) resume(ctx context.Context, t *testing.T, m moment, loss faultdi
 // their part of their sessions and go on: nothing acknowledged is lost, and nothing of QoS 2
 // comes twice, neither to those at the gateway nor through both brokers.
 func TestPowerCutsAmidAllFlowsKeepThePromise(t *testing.T) {
-	for _, system := range fileSystems() {
-		t.Run(system.Name, func(t *testing.T) {
+	for _, where := range places() {
+		t.Run(where.String(), func(t *testing.T) {
 			ctx, cancel := context.WithTimeout(t.Context(), guard)
 			defer cancel()
-			p := newPlant(t, system)
+			p := newPlant(t, where)
 			moments := p.record(ctx, t)
 			seed := rand.Uint64()
 			t.Logf("seed %d", seed)
