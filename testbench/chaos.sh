@@ -2,11 +2,16 @@
 # usage: testbench/chaos.sh [STAGE...]
 #
 # The long form of the tests that kill the broker and cut its power, into testbench/results: what
-# was run, on what, and what came of it. The short form of each is part of make test. Needs root.
+# was run, on what, and what came of it; a report of the same day and commit is added to. The short
+# form of each is part of make test. Needs root.
 #
-#	kills      the process is killed under everything that may happen at once
-#	powercuts  the disk loses what it has not flushed, in part and out of order, also while the
-#	           broker recovers; and is copied while it is in use. On several file systems
+#	kills      the process is killed under everything that may happen at once, also with 32 MiB
+#	steps      crashes at each step of QoS 2, and the order of system calls
+#	cuts       the disk loses what it has not flushed, in part and out of order: on several file
+#	           systems, also with 32 MiB; a broker that does not flush is found out
+#	recovery   the same, and once more while file system and broker recover
+#	flows      the same to two brokers at once, whose devices go on from where they were
+#	snapshots  the disk is copied while it is in use
 #	damage     its files are damaged in every way, and what is left of them counted by a second
 #	           opinion. Quick, and a report of its own with make survey
 #	faults     each operation of a file fails once
@@ -23,14 +28,19 @@ mkdir -p bin/log
 
 commit=$(git rev-parse --short HEAD)
 [ -z "$(git status --porcelain --untracked-files=no)" ] || commit+=-changed
-[ $# -gt 0 ] || set -- kills powercuts damage faults fulldisk
+[ $# -gt 0 ] || set -- kills steps cuts recovery flows snapshots damage faults fulldisk
 report=testbench/results/$(date -u +%F)-$commit-${CHAOS_REPORT:-chaos}.txt
 mkdir -p testbench/results
 
 stage_kills() { go test -v -count=1 -timeout 60m ./testbench/crash -long; }
+stage_steps() { go test -v -p 1 -count=1 ./testbench/steps ./testbench/order; }
+cut() { (cd testbench/peers && go test -v -count=1 -timeout 60m ./powercut -long -run "$1"); }
+stage_cuts() { cut '^TestPowerCutsLose'; }
+stage_recovery() { cut '^TestCutsDuringRecovery'; }
+stage_flows() { cut '^TestPowerCutsAmid'; }
+stage_snapshots() { cut '^TestSnapshots'; }
 stage_faults() { (cd testbench/peers && go test -v -count=1 -timeout 30m ./faults -long); }
 stage_fulldisk() { go test -v -count=1 -timeout 30m ./testbench/fulldisk -long; }
-stage_powercuts() { (cd testbench/peers && go test -v -count=1 -timeout 60m ./powercut -long); }
 stage_damage() { go test -v -count=1 -timeout 60m ./testbench/survey -cases 600; }
 
 # figures prints of the output of a stage what is worth keeping: what the tests said and how they
@@ -44,8 +54,8 @@ figures() {
 }
 
 failed=()
-{
-	echo "make chaos: testbench/chaos.sh $*"
+[ -e "$report" ] || {
+	echo "make chaos: testbench/chaos.sh"
 	echo "commit $commit, $(date -u +'%F %T') UTC, $(go env GOVERSION)"
 	echo "$(uname -srm), $(nproc) CPUs, files of the kills on $(df --output=fstype /tmp | tail -n 1)"
 } >"$report"

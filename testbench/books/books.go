@@ -1,5 +1,5 @@
-// Package books reads the ledgers of a broker that does not run, out of copies of its files: what
-// it says that it has taken and passed on, to compare with what its clients say.
+// Package books reads the files of a broker that does not run: whether they are whole, and what they
+// say that it has taken and passed on, to compare with what its clients say.
 package books
 
 import (
@@ -11,6 +11,7 @@ import (
 	"strings"
 
 	"dunlin/core/durable"
+	"dunlin/storeforward/boltfile"
 	"dunlin/storeforward/sessionstore"
 	"dunlin/storeforward/spool"
 )
@@ -39,7 +40,7 @@ type Books struct {
 }
 
 // Read copies the files of a data folder to scratch, a folder, reads them there and removes them.
-// It returns an error if a file cannot be read, has damage, or an account does not add up.
+// It returns an error if a page or a checksum of a file is wrong, or an account does not add up.
 func Read(folder, scratch string) (*Books, error) {
 	b := &Books{Sessions: make(map[string]Account), Uplinks: make(map[string]Account)}
 	dir, err := os.MkdirTemp(scratch, "books-")
@@ -61,9 +62,13 @@ func Read(folder, scratch string) (*Books, error) {
 		uplink, ok := strings.CutPrefix(strings.TrimSuffix(name, ".db"), "uplink-")
 		switch {
 		case ok:
-			err = b.spool(uplink, copied)
+			if err = whole(copied, spool.Kind()); err == nil {
+				err = b.spool(uplink, copied)
+			}
 		case name == "sessions.db":
-			err = b.sessions(copied)
+			if err = whole(copied, sessionstore.Kind()); err == nil {
+				err = b.sessions(copied)
+			}
 		default:
 			continue
 		}
@@ -79,6 +84,19 @@ func duplicate(to, from string) error {
 	}
 	if err := os.WriteFile(to, content, 0o600); err != nil {
 		return fmt.Errorf("books: %w", err)
+	}
+	return nil
+}
+
+// whole returns an error if something is wrong with a file. A commit that was cut off is not.
+func whole(path string, kind boltfile.Kind) error {
+	report, err := boltfile.Inspect(path, kind, nil)
+	if err != nil {
+		return fmt.Errorf("books: %w", err)
+	}
+	if report.Faults > 0 || report.BadValues > 0 {
+		return fmt.Errorf("books: %s: %d faults, %d bad values: %s",
+			filepath.Base(path), report.Faults, report.BadValues, strings.Join(report.Words, "; "))
 	}
 	return nil
 }

@@ -3,6 +3,7 @@ package crash
 import (
 	"flag"
 	"fmt"
+	"os/exec"
 	"path/filepath"
 	"testing"
 	"time"
@@ -43,6 +44,9 @@ func newEverything(t *testing.T, via []string) *everything {
 	e := &everything{rig: newRigVia(t, packet.V5, 2, via)}
 	address := e.gateway.Spec.Address
 	for i, p := range e.publishers {
+		if i%2 == 1 {
+			p.Options.Version = packet.V311
+		}
 		state := e.line(fmt.Sprintf("site/p%d/state", i), 1)
 		state.Retain = true
 		p.Lines = append(append(p.Lines, p.Lines...), state)
@@ -158,6 +162,20 @@ func (e *everything) read() *books.Books {
 	return b
 }
 
+// walk has the gateway, which runs, count its records and compare them with its ledger.
+func (e *everything) walk() {
+	e.t.Helper()
+	binary, err := process.Binary()
+	if err != nil {
+		e.t.Fatal(err)
+	}
+	data := filepath.Join(e.gateway.Spec.Dir, "data")
+	out, err := exec.CommandContext(e.ctx, binary, "ledger", "--data", data, "--walk").CombinedOutput()
+	if err != nil {
+		e.t.Errorf("dunlin ledger --walk: %v\n%s", err, out)
+	}
+}
+
 // settle stops the gateway, to which everything was delivered, and compares its books with the
 // lists of the receivers.
 func (e *everything) settle() {
@@ -219,7 +237,7 @@ func killUnderEverything(t *testing.T, via []string) {
 	online := e.start(e.online.Run, e.online3.Run)
 	load, orders := e.load(), e.start(e.orders.Run)
 	changes, shelf := e.start(e.changer.Run), e.start(e.shelf.Run)
-	for range kills() {
+	for kill := range kills() {
 		var roaming *devices
 		if e.rng.IntN(2) == 0 {
 			roaming = e.start(e.roaming.Run)
@@ -235,6 +253,9 @@ func killUnderEverything(t *testing.T, via []string) {
 		e.kill(200 << e.rng.IntN(7))
 		if err := e.shelf.Look(e.ctx); err != nil {
 			t.Fatal(err)
+		}
+		if kill%4 == 0 {
+			e.walk()
 		}
 		if roaming != nil {
 			roaming.halt()
@@ -254,6 +275,7 @@ func killUnderEverything(t *testing.T, via []string) {
 		t.Error(err)
 	}
 	e.finish()
+	e.walk()
 	e.settle()
 	t.Logf("%d kills, %d messages acknowledged, %d changes of a subscription, %d of retained messages",
 		e.killed, e.tally.Acknowledged(), e.changer.Spans(), e.shelf.Operations())

@@ -9,6 +9,7 @@ import (
 	"testing"
 	"time"
 
+	"dunlin/storeforward/boltfile"
 	"dunlin/testbench/books"
 	"dunlin/testbench/client"
 	"dunlin/testbench/fleet"
@@ -95,6 +96,12 @@ func (r *run) check(t *testing.T, ctx context.Context, path string, must duty, p
 		}
 		if err != nil {
 			return fmt.Errorf("%s: %w", s.Options.ClientID, err)
+		}
+	}
+	// The files were whole: nothing is to be salvaged.
+	for _, file := range []string{"sessions.db", "uplink-cloud.db"} {
+		if aside := boltfile.Aside(filepath.Join(path, "data", file)); len(aside) > 0 {
+			return fmt.Errorf("the gateway has put aside %q", aside)
 		}
 	}
 	return errors.Join(

@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"math/rand/v2"
 	"testing"
+	"time"
 
 	"dunlin/testbench/peers/faultdisk"
 	"dunlin/testbench/tally"
@@ -35,7 +36,7 @@ func TestSnapshotsOfALiveDiskLoseNothing(t *testing.T) {
 					t.Error(err)
 				}
 			}()
-			r, owed := snap(t, ctx, disk, where)
+			r, owed := snap(t, ctx, disk, where, snapshots())
 			for n, must := range owed {
 				t.Run(fmt.Sprint("snapshot ", n), func(t *testing.T) {
 					copied, err := disk.Mount(n)
@@ -52,9 +53,39 @@ func TestSnapshotsOfALiveDiskLoseNothing(t *testing.T) {
 	}
 }
 
+// TestSnapshotsLoseWithoutFsync is the test of the test.
+func TestSnapshotsLoseWithoutFsync(t *testing.T) {
+	ctx, cancel := context.WithTimeout(t.Context(), guard)
+	defer cancel()
+	disk, err := faultdisk.CreateLive(t.TempDir(), faultdisk.Ext4)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer func() {
+		if err := disk.Close(); err != nil {
+			t.Error(err)
+		}
+	}()
+	const off = "store.unsafe_no_sync=true"
+	r, owed := snap(t, ctx, disk, place{system: faultdisk.Ext4}, 3, off)
+	last := len(owed) - 1 // where most was acknowledged
+	copied, err := disk.Mount(last)
+	if err != nil {
+		t.Fatal(err)
+	}
+	lost := r.check(t, ctx, copied.Path, owed[last], 2*time.Second, []string{off})
+	if err := copied.Close(); err != nil {
+		t.Fatal(err)
+	}
+	if lost == nil {
+		t.Error("a broker without fsync lost nothing: the snapshots prove nothing")
+	}
+	t.Logf("found out: %.300v", lost)
+}
+
 // snap loads a gateway on the disk, copies the disk at random moments, and returns what each copy
 // must hold. At the end the disk is unmounted.
-func snap(t *testing.T, ctx context.Context, disk *faultdisk.Live, where place) (r *run, owed []duty) {
+func snap(t *testing.T, ctx context.Context, disk *faultdisk.Live, where place, copies int, settings ...string) (r *run, owed []duty) {
 	t.Helper()
 	seed := rand.Uint64()
 	t.Logf("seed %d", seed)
@@ -72,9 +103,9 @@ func snap(t *testing.T, ctx context.Context, disk *faultdisk.Live, where place) 
 			t.Fatal(err)
 		}
 		owed = append(owed, must)
-		next = r.tally.Acknowledged() + 50 + rng.Uint64N(4*messages/uint64(snapshots()))
-		return len(owed) == snapshots()
-	})
+		next = r.tally.Acknowledged() + 50 + rng.Uint64N(4*messages/uint64(copies))
+		return len(owed) == copies
+	}, settings...)
 	if err := disk.End(); err != nil {
 		t.Fatal(err)
 	}
