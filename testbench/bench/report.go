@@ -147,7 +147,7 @@ func (m *measured) finish() {
 		if must.atLeast {
 			b.Want, b.Holds = fmt.Sprintf("at least %g", must.factor), got >= must.factor
 		} else {
-			b.Want, b.Holds = fmt.Sprintf("at most %g", must.factor), ok && got <= must.factor
+			b.Want, b.Holds = fmt.Sprintf("at most %.3g", must.factor), ok && got <= must.factor
 		}
 		m.Bounds = append(m.Bounds, b)
 	}
