@@ -123,15 +123,7 @@ func newRig(t *testing.T, s system) *rig {
 	r.retain("before", packet.Success)
 	r.resume(false, 1)
 	for i, v := range []packet.Version{packet.V5, packet.V311} {
-		s := &fleet.Receiver{
-			Options: client.Options{Address: r.gateway.Spec.Address, Version: v, ClientID: fmt.Sprint("away-", i), SessionExpiry: 3600},
-			Filters: []client.Filter{{Filter: "site/#", QoS: 2}},
-			Got:     r.tally.Receiver(),
-		}
-		if err := s.Join(ctx); err != nil {
-			t.Fatal(err)
-		}
-		r.receivers = append(r.receivers, s)
+		r.receivers = append(r.receivers, r.session(fmt.Sprint("away-", i), v))
 		p, streams := r.publisher(fmt.Sprint("p", i), v)
 		if v == packet.V5 {
 			r.told = append(r.told, p)
@@ -140,6 +132,20 @@ func newRig(t *testing.T, s system) *rig {
 		}
 	}
 	return r
+}
+
+// session makes a session that stays away until it runs.
+func (r *rig) session(name string, v packet.Version) *fleet.Receiver {
+	r.t.Helper()
+	s := &fleet.Receiver{
+		Options: client.Options{Address: r.gateway.Spec.Address, Version: v, ClientID: name, SessionExpiry: 3600},
+		Filters: []client.Filter{{Filter: "site/#", QoS: 2}},
+		Got:     r.tally.Receiver(),
+	}
+	if err := s.Join(r.ctx); err != nil {
+		r.t.Fatal(err)
+	}
+	return s
 }
 
 func (r *rig) publisher(name string, v packet.Version) (*fleet.Publisher, []*tally.Stream) {
@@ -417,5 +423,54 @@ func (r *rig) compare() {
 		if err := s.Got.Check(want, tally.Rules{ExactlyOnce: true}); err != nil {
 			r.t.Errorf("%s: %v", s.Options.ClientID, err)
 		}
+	}
+}
+
+// TestAFullStoreKeepsToItsBound has one absent session fill a store that may not grow.
+func TestAFullStoreKeepsToItsBound(t *testing.T) {
+	const bound = 8 << 20
+	for _, policy := range []string{"reject", "drop_oldest"} {
+		t.Run(policy, func(t *testing.T) {
+			ctx, cancel := context.WithTimeout(t.Context(), guard)
+			t.Cleanup(cancel)
+			r := &rig{t: t, ctx: ctx, disk: t.TempDir(), tally: tally.New(), failed: make(chan error, 64)}
+			var err error
+			r.gateway, err = process.Dunlin(ctx, t.TempDir(), process.Gateway{Data: r.disk, Settings: []string{
+				fmt.Sprintf("store.max_bytes=%dMiB", bound>>20), "store.when_full=" + policy, "sys.interval=1s",
+			}})
+			if err != nil {
+				t.Fatal(err)
+			}
+			t.Cleanup(func() { r.gateway.Kill() })
+			away := r.session("away", packet.V5)
+			p, _ := r.publisher("p0", packet.V5)
+			stop, ended := make(chan struct{}), make(chan error, 1)
+			go func() { ended <- p.Run(ctx, stop) }() // ends with stop or ctx; the test waits below
+			if policy == "reject" {
+				r.until("messages are refused", func() bool { return p.Refused.Load() > 500 })
+			} else {
+				r.until("several times the bound has come", func() bool { return r.tally.Acknowledged() > 4*bound/payload })
+			}
+			close(stop)
+			if err := <-ended; err != nil {
+				t.Fatal(err)
+			}
+			if st, err := os.Stat(filepath.Join(r.disk, "sessions.db")); err != nil || st.Size() > 2*bound+4<<20 {
+				t.Errorf("the file has %d bytes, %v", st.Size(), err)
+			}
+			r.receivers = []*fleet.Receiver{away}
+			if policy == "reject" {
+				r.attend(func() { r.complete(r.tally.Snapshot()) })
+				r.compare()
+				return
+			}
+			// What is left are the newest, in order; how many they are is what there is room for.
+			last := p.Lines[0].Stream.Last()
+			r.attend(func() { r.until("the newest arrives", func() bool { return away.Got.Has(p.Lines[0].Stream, last) }) })
+			if n := away.Got.Count(); n < bound/payload/4 {
+				t.Errorf("%d messages were kept", n)
+			}
+			t.Logf("%d of %d were kept, %d refused", away.Got.Count(), r.tally.Acknowledged(), p.Refused.Load())
+		})
 	}
 }

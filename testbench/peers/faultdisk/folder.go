@@ -65,20 +65,14 @@ func NewFolder(dir string) (*Folder, error) {
 			return nil, fmt.Errorf("faultdisk: %w", err)
 		}
 	}
-	var st syscall.Stat_t
-	if err := syscall.Stat(below, &st); err != nil {
+	tree, err := fs.NewLoopbackRoot(below)
+	if err != nil {
 		return nil, fmt.Errorf("faultdisk: %w", err)
 	}
-	tree := &fs.LoopbackRoot{Path: below, Dev: st.Dev}
-	tree.NewNode = func(tree *fs.LoopbackRoot, _ *fs.Inode, name string, _ *syscall.Stat_t) fs.InodeEmbedder {
-		return &node{LoopbackNode: fs.LoopbackNode{RootData: tree}, folder: f, name: name}
-	}
-	tree.RootNode = tree.NewNode(tree, nil, "", &st)
-	var err error
 	if f.broom, err = newBroom(); err != nil {
 		return nil, err
 	}
-	f.server, err = fs.Mount(f.Path, tree.RootNode, &fs.Options{MountOptions: fuse.MountOptions{
+	f.server, err = fs.Mount(f.Path, &node{tree.(*fs.LoopbackNode), f}, &fs.Options{MountOptions: fuse.MountOptions{
 		AllowOther: true, FsName: "faultfolder", DirectMount: true,
 	}})
 	if err != nil {
@@ -125,9 +119,13 @@ func (f *Folder) happens(o Operation) (Fault, bool) {
 
 // node is a file or a folder of a Folder.
 type node struct {
-	fs.LoopbackNode
+	*fs.LoopbackNode
 	folder *Folder
-	name   string
+}
+
+// WrapChild makes what is found in a folder a node, too.
+func (n *node) WrapChild(_ context.Context, child fs.InodeEmbedder) fs.InodeEmbedder {
+	return &node{child.(*fs.LoopbackNode), n.folder}
 }
 
 // handle returns the handle of an open file: of a store, one that may fail.
@@ -141,7 +139,7 @@ func (n *node) handle(name string, h fs.FileHandle) fs.FileHandle {
 // Open opens a file.
 func (n *node) Open(ctx context.Context, flags uint32) (fs.FileHandle, uint32, syscall.Errno) {
 	h, fuseFlags, errno := n.LoopbackNode.Open(ctx, flags)
-	return n.handle(n.name, h), fuseFlags, errno
+	return n.handle(n.Path(nil), h), fuseFlags, errno
 }
 
 // Create makes a file and opens it.
