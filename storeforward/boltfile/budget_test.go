@@ -1,6 +1,7 @@
 package boltfile
 
 import (
+	"sync/atomic"
 	"testing"
 	"testing/synctest"
 	"time"
@@ -18,7 +19,7 @@ func frugal(t *testing.T, perDay int64) (w *Writer[string], b *Budget, done func
 	if err != nil {
 		t.Fatal(err)
 	}
-	n := 0
+	var n atomic.Int64
 	w = NewWriter(f, WriterOptions[string]{
 		Apply: func(tx *bbolt.Tx, batch []string) error {
 			for _, k := range batch {
@@ -32,7 +33,7 @@ func frugal(t *testing.T, perDay int64) (w *Writer[string], b *Budget, done func
 			if err != nil {
 				t.Error(err)
 			}
-			n += len(batch)
+			n.Add(int64(len(batch)))
 		},
 	})
 	t.Cleanup(func() {
@@ -41,7 +42,7 @@ func frugal(t *testing.T, perDay int64) (w *Writer[string], b *Budget, done func
 		}
 		f.Close()
 	})
-	return w, b, func() int { return n }
+	return w, b, func() int { return int(n.Load()) }
 }
 
 func (w *Writer[T]) handOver(t *testing.T, op T) {
