@@ -384,9 +384,12 @@ func packetSize(remaining int) int {
 	return 5 + remaining
 }
 
-// Drained goes on with what waited for the output of a client.
+// Drained goes on with what waited for the output of a client: with its messages when there is room for
+// some, or QoS 0, which does not wait, would have all of it; with reading from it when all has gone.
 func (h handler) Drained(k *conn.Conn) {
-	if c := k.Owner.(*client); c.awaiting {
+	c := k.Owner.(*client)
+	n := k.Unsent()
+	if c.awaiting && (n == 0 || !k.Blocked() || !c.choked && n <= h.limits.MaxOutput) {
 		h.drained(c)
 	}
 }

@@ -14,8 +14,8 @@ func (b *Broker) choke(c *client) error {
 	return conn.ErrPaused
 }
 
-// awaitOutput notes that something waits until the client's output has gone. What the socket does
-// not take in this turn is announced by Drained; what it takes is found by checkOutput.
+// awaitOutput notes that something waits until there is room for more output, or all has gone. What the socket
+// does not take in this turn is announced by Drained when it does; what it takes is found by checkOutput.
 func (b *Broker) awaitOutput(c *client) {
 	if !c.awaiting {
 		c.awaiting, c.slow = true, true
@@ -47,7 +47,7 @@ func (b *Broker) checkOutput() {
 	}
 }
 
-// drained goes on with what waited for the client's output.
+// drained goes on with what waited for the client's output, which may have to wait again.
 func (b *Broker) drained(c *client) {
 	c.awaiting = false
 	if c.choked {

@@ -4,6 +4,7 @@ import (
 	"bytes"
 	"fmt"
 	"io"
+	"os"
 	"strings"
 	"testing"
 	"time"
@@ -103,6 +104,45 @@ func TestReadingRestsWhileAnswersAreNotTaken(t *testing.T) {
 		t.Fatal(err)
 	}
 	w.nothing()
+}
+
+// QoS 0 is dropped where there is no room, and what has room takes it at once. QoS 1 waits for room, and must
+// not wait for ever.
+func TestMessagesThatWaitGetTheirShareOfAnOutputThatIsNeverEmpty(t *testing.T) {
+	for _, durably := range []bool{false, true} {
+		t.Run(fmt.Sprint("lasting ", durably), func(t *testing.T) {
+			x := startOn(t, "unix", fmt.Sprintf("@dunlin-share-%d-%v", os.Getpid(), durably))
+			s, _ := x.connect(packet.V311, "s", func(c *packet.Connect) {
+				if durably {
+					lasting(c)
+				}
+			})
+			s.subscribe("#", 1)
+			p, _ := x.connect(packet.V311, "p")
+			filler := strings.Repeat("x", 30_000)
+			fill := func() { // until there is no room
+				var before, now uint64
+				x.do(func() { before = x.b.counters.DroppedOutput })
+				for now = before; now == before; {
+					p.publish("a", filler, 0, 0)
+					p.nothing()
+					x.do(func() { now = x.b.counters.DroppedOutput })
+				}
+			}
+			fill()
+			p.publish("b", "must arrive", 1, 1)
+			p.expect(packet.PUBACK)
+			for n := range 300 {
+				if m := s.message(); string(m.Topic) == "b" {
+					return
+				}
+				if n%4 == 0 {
+					fill()
+				}
+			}
+			t.Error("300 messages at QoS 0 came before it")
+		})
+	}
 }
 
 func TestFanOutWithIdentifiersKeepsTheArenaSmall(t *testing.T) { // each has an encoding of its own

@@ -35,6 +35,8 @@ type Arena struct {
 	dirty []*Conn // connections with something to write this turn
 	free  [len(classes)][][]byte
 
+	unblocked []*Conn // see Unblocked
+
 	together *together // nil = the loop writes alone
 }
 
@@ -107,10 +109,22 @@ func (a *Arena) Flush(p *poll.Poller) {
 	for i, c := range a.dirty {
 		a.dirty[i] = nil
 		c.dirty = false
+		blocked := c.Blocked()
 		_ = c.Watch(p) // changes what is watched already, which cannot fail
+		if blocked && !c.Blocked() {
+			a.unblocked = append(a.unblocked, c)
+		}
 	}
 	a.dirty = a.dirty[:0]
 	a.publishes, a.others, a.ids = reset(a.publishes), reset(a.others), a.ids[:0]
+}
+
+// Unblocked returns the connections, since it was asked last, whose output had waited for their sockets
+// and went with a Flush: the poller does not tell of them any more.
+func (a *Arena) Unblocked() []*Conn {
+	all := a.unblocked
+	a.unblocked = nil
+	return all
 }
 
 // reset empties a buffer. One huge message must not keep its memory.

@@ -36,7 +36,7 @@ type Handler interface {
 	// The handler may still send, then calls Close. A write that fails announces nothing: what
 	// the peer has sent before it went is read first, a DISCONNECT among it.
 	Ended(c *conn.Conn, err error)
-	// Drained announces that output which had waited for the socket of c has been written.
+	// Drained announces that the socket of c has taken some of the output which had waited for it.
 	Drained(c *conn.Conn)
 	// ClockStepped announces that the wall clock was set, or that the machine was suspended: Now does
 	// not count that time.
@@ -297,9 +297,7 @@ func (l *Loop) serve(ev poll.Event) {
 	}
 	if ev.Writable {
 		c.Writable(&l.Arena)
-		if c.Unsent() == 0 {
-			l.handler.Drained(c)
-		}
+		l.handler.Drained(c)
 		if l.watch(c); c.Stopped() {
 			return
 		}
@@ -409,7 +407,16 @@ func (l *Loop) runInbox() {
 // calls nothing of the handler.
 func (l *Loop) Flush() { l.flush() }
 
-func (l *Loop) flush() { l.Arena.Flush(l.poller) }
+func (l *Loop) flush() {
+	l.Arena.Flush(l.poller)
+	for _, c := range l.Arena.Unblocked() {
+		l.Post(func() { // in the next turn: its handler may be in the middle of sending
+			if !c.Stopped() {
+				l.handler.Drained(c)
+			}
+		})
+	}
+}
 
 func (l *Loop) endTurn() {
 	l.handler.TurnEnds()

@@ -25,6 +25,7 @@ type server struct {
 	body     func(c *conn.Conn, h packet.Header, body []byte) error // in place of packet
 	accepted func(c *conn.Conn) bool
 	ended    chan error
+	drained  func(c *conn.Conn)
 	turns    atomic.Int64 // calls of TurnEnds
 }
 
@@ -57,7 +58,11 @@ func (s *server) Ended(c *conn.Conn, err error) {
 	s.ended <- err
 }
 
-func (s *server) Drained(*conn.Conn) {}
+func (s *server) Drained(c *conn.Conn) {
+	if s.drained != nil {
+		s.drained(c)
+	}
+}
 
 func (s *server) ClockStepped() {}
 
