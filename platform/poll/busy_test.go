@@ -71,15 +71,21 @@ func TestWhatEndsAParkEndsAWaitOfTheThread(t *testing.T) {
 			t.Fatal(err)
 		}
 
-		expectant(t, p)
-		if err := p.SetTimer(5 * soon); err != nil {
-			t.Fatal(err)
-		}
-		if ready, timer := wait(t, p); len(ready) != 0 || !timer {
-			t.Fatalf("the timer: got %+v, timer %v", ready, timer)
-		}
-		if p.busy {
-			t.Fatal("a long wait lets it expect the next event soon")
+		// On a machine with much to do the timer may have fired before the wait, which is short then.
+		for began := time.Now(); ; {
+			expectant(t, p)
+			if err := p.SetTimer(5 * soon); err != nil {
+				t.Fatal(err)
+			}
+			if ready, timer := wait(t, p); len(ready) != 0 || !timer {
+				t.Fatalf("the timer: got %+v, timer %v", ready, timer)
+			}
+			if !p.busy {
+				break
+			}
+			if time.Since(began) > guard {
+				t.Fatal("a long wait lets it expect the next event soon")
+			}
 		}
 
 		expectant(t, p)

@@ -146,9 +146,23 @@ func (p *Poller) watchClock() (err error) {
 	return p.Add(p.clockFd, Key{Slot: clockSlot})
 }
 
+// armClock sets the timer to the last date that there is. Where that is in 2038, a wrong clock can be past it.
 func (p *Poller) armClock() error {
-	never := unix.ItimerSpec{Value: unix.Timespec{Sec: math.MaxInt32}}
-	return unix.TimerfdSettime(p.clockFd, unix.TFD_TIMER_ABSTIME|unix.TFD_TIMER_CANCEL_ON_SET, &never, nil)
+	never := unix.ItimerSpec{Value: unix.Timespec{Sec: math.MaxInt}}
+	err := unix.TimerfdSettime(p.clockFd, unix.TFD_TIMER_ABSTIME|unix.TFD_TIMER_CANCEL_ON_SET, &never, nil)
+	if err == unix.ECANCELED { // the clock was set meanwhile; the timer is set all the same
+		return nil
+	}
+	return err
+}
+
+// heardClock waits for the next time that the clock is set, if the timer was cancelled. One that has come
+// would come again at once.
+func (p *Poller) heardClock() {
+	var b [8]byte
+	if _, err := Read(p.clockFd, b[:]); err == unix.ECANCELED {
+		_ = p.armClock() // as it worked before
+	}
 }
 
 // ClockStepped says whether, since it was asked last, the wall clock was set or the machine suspended.
@@ -189,9 +203,8 @@ func (p *Poller) Wait(mayPark bool, idle func() bool) (ready []Event, timer bool
 			p.armed = false
 			timer = true
 		case ev.Fd == clockSlot:
-			p.drain(p.clockFd)
-			_ = p.armClock() // as it worked before
 			p.stepped = true
+			p.heardClock()
 		default:
 			p.out = append(p.out, Event{
 				Key:      Key{Slot: uint32(ev.Fd), Generation: uint32(ev.Pad)},

@@ -1,6 +1,7 @@
 package poll
 
 import (
+	"math"
 	"testing"
 	"time"
 
@@ -182,6 +183,32 @@ func TestWrite2WritesBothParts(t *testing.T) {
 	unix.Shutdown(peer, unix.SHUT_RDWR)
 	if _, err := Write2(fd, []byte("x"), []byte("y")); err != unix.EPIPE {
 		t.Errorf("got %v, want EPIPE", err)
+	}
+}
+
+// A battery that is empty may have the clock begin at any date. Where numbers have 32 bits, it ends in 2038.
+func TestNoDateIsPastTheTimerThatWatchesTheClock(t *testing.T) {
+	p := poller(t)
+	var left unix.ItimerSpec
+	if err := unix.TimerfdGettime(p.clockFd, &left); err != nil {
+		t.Fatal(err)
+	}
+	const year = 365 * 24 * 60 * 60
+	if years := int64(left.Value.Sec) / year; math.MaxInt > math.MaxInt32 && years < 200 {
+		t.Errorf("it comes in %d years", years)
+	}
+}
+
+func TestATimerOfTheClockThatHasComeIsNotSetAgain(t *testing.T) {
+	p := poller(t)
+	past := unix.ItimerSpec{Value: unix.Timespec{Sec: 1}}
+	if err := unix.TimerfdSettime(p.clockFd, unix.TFD_TIMER_ABSTIME|unix.TFD_TIMER_CANCEL_ON_SET, &past, nil); err != nil {
+		t.Fatal(err)
+	}
+	wait(t, p)
+	var left unix.ItimerSpec
+	if err := unix.TimerfdGettime(p.clockFd, &left); err != nil || left.Value != (unix.Timespec{}) {
+		t.Errorf("it is set to come in %+v, %v: the clock would be past it", left.Value, err)
 	}
 }
 
