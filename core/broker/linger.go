@@ -31,7 +31,7 @@ func (a *answering) answered(id packet.ID, now time.Duration) {
 		a.took = took
 		return
 	}
-	a.took = max((3*a.took+took)/4, 1)
+	a.took = uint32(max((3*uint64(a.took)+uint64(took))/4, 1))
 }
 
 // within says whether the client acknowledges within d, also now. Of whom nothing is known yet that is

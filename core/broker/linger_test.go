@@ -94,6 +94,13 @@ func TestHowQuicklyAClientAnswersIsSeenFromItsAcknowledgements(t *testing.T) {
 	if a.within(limit, 2*time.Second) {
 		t.Error("30 ms count as 10")
 	}
+	for _, slow := range []time.Duration{1431655766 * time.Microsecond, time.Hour} { // a third of what fits the mean
+		a := answering{took: uint32(slow / time.Microsecond)}
+		a.watch(1, 0)
+		if a.answered(1, time.Microsecond); a.within(limit, 0) {
+			t.Errorf("one quick answer makes up for one after %v", slow)
+		}
+	}
 	quick := 0
 	for now := 3 * time.Second; !a.within(limit, now); now += time.Second {
 		a.watch(3, now)
