@@ -487,5 +487,3 @@ func marshal(dst *bytes.Buffer, l *Line) error {
 	e.SetEscapeHTML(false)
 	return e.Encode(l)
 }
-
-func (b *Boot) boot() clock.Boot { return clock.Boot(*b) }
