@@ -10,7 +10,6 @@ import (
 	"dunlin/core/durable"
 	"dunlin/core/message"
 	"dunlin/core/packet"
-	"dunlin/platform/clock"
 	"dunlin/storeforward/sessionstore"
 	"dunlin/storeforward/spool"
 )
