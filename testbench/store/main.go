@@ -4,8 +4,8 @@
 //	go run ./testbench/store [--dir FOLDER] [--only PART] [--quick]
 //
 // Times depend on the disk that FOLDER is on, so a bare 4 KiB write with fdatasync on it is measured
-// beside each of them. Bytes are those that the broker hands to the block layer, which the file
-// system's journal is not among. The report goes to testbench/results, as JSON and as text; with
+// beside each of them. Bytes are those that the broker hands to the block layer, what the file system
+// adds while the file grows among them, but not its journal. The report goes to testbench/results, as JSON and as text; with
 // --quick everything is smaller, and nothing is written.
 package main
 
