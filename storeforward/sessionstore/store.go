@@ -29,7 +29,7 @@ const (
 	lazyDelay = time.Minute
 	// maxTouched is how many bytes of the file may pass through reads and commits before the memory of
 	// the mapping is given back.
-	maxTouched = 4 << 20
+	maxTouched = 1 << 20
 	// bootInterval is how old the record of the running boot may get while something is committed,
 	// bootDelay while nothing is.
 	bootInterval = time.Minute

@@ -70,8 +70,10 @@ func (r *report) judge() {
 			limit = 32
 		}
 		r.most(name+"MB above idle", float64(q.Memory)/1e6, limit)
-		r.most(name+"start after a clean stop, s", q.Clean, 1)
-		r.most(name+"start after a crash, s", q.Crash, 3)
+		if q.Sessions == 1 { // more have more entries
+			r.most(name+"start after a clean stop, s", q.Clean, 1)
+			r.most(name+"start after a crash, s", q.Crash, 3)
+		}
 	}
 }
 
