@@ -11,6 +11,7 @@ import (
 	"os/exec"
 	"path/filepath"
 	"strings"
+	"syscall"
 	"time"
 
 	"dunlin/storeforward/boltfile"
@@ -121,8 +122,24 @@ func checkApart(ctx context.Context, path string) (*boltfile.Report, error) {
 	return readFinding(path, watch.said.Bytes(), err, errs.String())
 }
 
+// errCheckStopped says that somebody has stopped the check, as with the whole service. That is no damage.
+var errCheckStopped = errors.New("the check was stopped")
+
+// stopped reports whether a process has ended by a signal that stops services, or programs of a terminal.
+func stopped(end error) bool {
+	exit, ok := errors.AsType[*exec.ExitError](end)
+	if !ok {
+		return false
+	}
+	st, ok := exit.Sys().(syscall.WaitStatus)
+	return ok && st.Signaled() && (st.Signal() == syscall.SIGTERM || st.Signal() == syscall.SIGINT || st.Signal() == syscall.SIGHUP)
+}
+
 // readFinding takes the answer of a check that has ended.
 func readFinding(path string, said []byte, end error, errs string) (*boltfile.Report, error) {
+	if stopped(end) {
+		return nil, errCheckStopped
+	}
 	var f finding
 	if i := bytes.IndexByte(said, '{'); i < 0 || json.Unmarshal(said[i:], &f) != nil {
 		why := fmt.Sprintf("its check has ended without an answer: %v", end)

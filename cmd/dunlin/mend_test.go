@@ -6,6 +6,7 @@ import (
 	"errors"
 	"log/slog"
 	"os"
+	"os/exec"
 	"path/filepath"
 	"strings"
 	"testing"
@@ -119,6 +120,16 @@ func TestACheckThatEndsWithoutAnAnswerIsDamage(t *testing.T) {
 	r, err := readFinding("sessions.db", []byte("....."), errors.New("exit status 2"), "fatal error: fault\n\ngoroutine 1")
 	if err != nil || !r.Damaged() || r.Words[0] != "its check has ended without an answer: exit status 2: fatal error: fault" {
 		t.Errorf("got %+v, %v", r, err)
+	}
+}
+
+// A stop of the service goes to all of its processes.
+func TestACheckThatIsStoppedIsNoDamage(t *testing.T) {
+	for _, signal := range []string{"TERM", "INT", "HUP"} {
+		end := exec.Command("sh", "-c", "kill -"+signal+" $$").Run()
+		if r, err := readFinding("sessions.db", []byte("..."), end, ""); !errors.Is(err, errCheckStopped) || r != nil {
+			t.Errorf("%s: got %+v, %v", signal, r, err)
+		}
 	}
 }
 

@@ -6,6 +6,7 @@ import (
 	"math"
 	"os"
 	"path/filepath"
+	"syscall"
 
 	"go.etcd.io/bbolt"
 )
@@ -107,7 +108,7 @@ func (f *File) Compact() (before, after int64, err error) {
 	return before, f.Size(), nil
 }
 
-// copyTo makes a file at path that holds the same, and syncs it.
+// copyTo makes a file at path that holds the same and belongs to the same user, and syncs it.
 func (f *File) copyTo(path string) error {
 	if err := os.Remove(path); err != nil && !errors.Is(err, os.ErrNotExist) {
 		return err
@@ -131,7 +132,25 @@ func (f *File) copyTo(path string) error {
 	if err == nil {
 		err = to.db.Sync()
 	}
+	if err == nil {
+		err = likeness(path, f.path)
+	}
 	return errors.Join(err, to.db.Close())
+}
+
+// likeness gives the file at path the owner and the mode of another one: whoever makes it, root perhaps, the
+// broker must be able to use it.
+func likeness(path, of string) error {
+	st, err := os.Stat(of)
+	if err != nil {
+		return err
+	}
+	if sys, ok := st.Sys().(*syscall.Stat_t); ok {
+		if err := os.Chown(path, int(sys.Uid), int(sys.Gid)); err != nil {
+			return err
+		}
+	}
+	return os.Chmod(path, st.Mode().Perm())
 }
 
 // copying is a copy under way.

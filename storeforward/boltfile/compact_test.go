@@ -9,6 +9,7 @@ import (
 	"path/filepath"
 	"strings"
 	"sync"
+	"syscall"
 	"testing"
 
 	"go.etcd.io/bbolt"
@@ -246,5 +247,29 @@ func TestALookCountsAndFindsBadValuesInAFileInUse(t *testing.T) {
 	}
 	if len(r.Words) != 1 || !strings.Contains(r.Words[0], "it is bad") {
 		t.Errorf("got %q", r.Words)
+	}
+}
+
+func TestACompactedFileBelongsToWhomItDid(t *testing.T) {
+	path := filepath.Join(t.TempDir(), "x.db")
+	if err := gappy(t, path).Close(); err != nil {
+		t.Fatal(err)
+	}
+	uid, gid := os.Geteuid(), os.Getegid()
+	if uid == 0 {
+		uid, gid = 4711, 4712
+	}
+	if err := errors.Join(os.Chown(path, uid, gid), os.Chmod(path, 0o640)); err != nil {
+		t.Fatal(err)
+	}
+	if _, _, err := Compact(path, compactKind); err != nil {
+		t.Fatal(err)
+	}
+	st, err := os.Stat(path)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if sys := st.Sys().(*syscall.Stat_t); int(sys.Uid) != uid || int(sys.Gid) != gid || st.Mode().Perm() != 0o640 {
+		t.Errorf("it belongs to %d:%d with mode %v, want %d:%d and 0640", sys.Uid, sys.Gid, st.Mode(), uid, gid)
 	}
 }

@@ -2,11 +2,14 @@ package boltfile
 
 import (
 	"encoding/binary"
+	"errors"
 	"fmt"
 	"slices"
 	"strings"
+	"syscall"
 
 	"go.etcd.io/bbolt"
+	bolterrors "go.etcd.io/bbolt/errors"
 )
 
 // Kind says what a file holds, for those who look into it without opening it.
@@ -236,9 +239,13 @@ const maxVersion = 1000
 
 // Openable opens a file that Inspect has found whole as a broker would, but for reading, and with
 // the list of free pages: bbolt walks the tree for that on a goroutine of its own, where a panic
-// ends the process. So this is for a process that may end.
+// ends the process. So this is for a process that may end. What says nothing about the file, such as that
+// another process has it, or that there is no room to map it, is no error.
 func Openable(path string) error {
 	db, err := bbolt.Open(path, 0o600, &bbolt.Options{ReadOnly: true, PreLoadFreelist: true, Timeout: lockTimeout, FreelistType: bbolt.FreelistMapType})
+	if errno, system := errors.AsType[syscall.Errno](err); system && errno != syscall.EIO || errors.Is(err, bolterrors.ErrTimeout) {
+		return nil
+	}
 	if err != nil {
 		return fmt.Errorf("boltfile: %w", err)
 	}

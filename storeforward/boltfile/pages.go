@@ -265,6 +265,15 @@ func (p *pages) freelist(m metaPage) (ids []uint64, own uint64, err error) {
 	if native.Uint64(buf) != m.freelist || native.Uint16(buf[8:]) != pageFreelist || more >= min(m.high, p.count)-m.freelist {
 		return nil, 0, fmt.Errorf("it is no list of free pages")
 	}
+	n := uint64(native.Uint16(buf[10:]))
+	if n == 0xFFFF { // does not fit: the first one is the number
+		n = native.Uint64(buf[pageHeader:])
+	}
+	// What a damaged header says must not decide how much memory that takes. When it was made, the pages that
+	// it is in may have been among those that it lists.
+	if n > m.high || more > (pageHeader+8*(n+more+2))/PageSize {
+		return nil, 0, fmt.Errorf("it says that it has %d pages, and takes %d more itself", n, more)
+	}
 	if more > 0 {
 		buf = append(buf, make([]byte, more*PageSize)...)
 		if err := p.at(m.freelist+1, buf[PageSize:]); err != nil {
@@ -272,9 +281,8 @@ func (p *pages) freelist(m metaPage) (ids []uint64, own uint64, err error) {
 		}
 	}
 	list := buf[pageHeader:]
-	n := uint64(native.Uint16(buf[10:]))
-	if n == 0xFFFF { // does not fit: the first one is the number
-		n, list = native.Uint64(list), list[8:]
+	if native.Uint16(buf[10:]) == 0xFFFF {
+		list = list[8:]
 	}
 	if n > uint64(len(list))/8 {
 		return nil, 0, fmt.Errorf("it says that it has %d pages", n)

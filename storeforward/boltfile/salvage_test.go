@@ -502,3 +502,40 @@ func FuzzInspectAndSalvage(f *testing.F) {
 		rescued(t, bad)
 	})
 }
+
+func TestAListOfFreePagesThatClaimsToBeLongIsNotRead(t *testing.T) {
+	path := filepath.Join(t.TempDir(), "x.db")
+	if err := gappy(t, path).Close(); err != nil {
+		t.Fatal(err)
+	}
+	p, err := openPages(path, nil)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer p.close()
+	newest, _, _ := p.metas()
+	if ids, own, err := p.freelist(newest); err != nil || len(ids) == 0 || own == 0 {
+		t.Fatalf("got %d pages in %d, %v", len(ids), own, err)
+	}
+	fd, err := os.OpenFile(path, os.O_RDWR, 0)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer fd.Close()
+	more := native.AppendUint32(nil, uint32(newest.high-newest.freelist-1))
+	if _, err := fd.WriteAt(more, int64(newest.freelist)*PageSize+12); err != nil {
+		t.Fatal(err)
+	}
+	if ids, own, err := p.freelist(newest); err == nil {
+		t.Errorf("got %d pages in %d", len(ids), own)
+	}
+}
+
+func TestAFileThatAnotherProcessHasIsNotDamaged(t *testing.T) {
+	path := filepath.Join(t.TempDir(), "x.db")
+	f := open(t, path)
+	defer f.Close()
+	if err := Openable(path); err != nil {
+		t.Error(err)
+	}
+}

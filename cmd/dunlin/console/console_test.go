@@ -9,6 +9,7 @@ import (
 	"log/slog"
 	"net"
 	"net/http"
+	"net/http/httptest"
 	"net/url"
 	"os"
 	"os/user"
@@ -376,5 +377,35 @@ func TestOneAtATimeKeepsTheDiskBusy(t *testing.T) {
 	close(b.end)
 	if err := <-first; err != nil {
 		t.Error(err)
+	}
+}
+
+// unread is an answer that nobody reads: it must have been given a deadline.
+type unread struct {
+	*httptest.ResponseRecorder
+	bounded bool
+}
+
+func (u *unread) SetWriteDeadline(time.Time) error {
+	u.bounded = true
+	return nil
+}
+
+func (u *unread) Write(b []byte) (int, error) {
+	if !u.bounded {
+		return 0, errors.New("it would wait for ever")
+	}
+	return u.ResponseRecorder.Write(b)
+}
+
+func TestNoAnswerWaitsForEverForWhoDoesNotReadIt(t *testing.T) {
+	s, _ := start(t, Options{}, fake{})
+	for _, request := range []string{"GET /v1/status", "GET /v1/ledger", "GET /v1/ledger?walk=1", "GET /v1/db/check", "POST /v1/db/compact", "GET /v1/db/dump"} {
+		method, path, _ := strings.Cut(request, " ")
+		w := &unread{ResponseRecorder: httptest.NewRecorder()}
+		s.mux.ServeHTTP(w, httptest.NewRequest(method, path, nil))
+		if w.Code != http.StatusOK || w.Body.Len() == 0 || strings.Contains(w.Body.String(), "for ever") {
+			t.Errorf("%s: got %d %q", request, w.Code, w.Body)
+		}
 	}
 }

@@ -5,7 +5,6 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
-	"io"
 	"log/slog"
 	"net"
 	"net/http"
@@ -194,12 +193,12 @@ func (s *Server) work(w http.ResponseWriter, r *http.Request, write func(context
 	}, r)
 }
 
-func encode[T any](ctx context.Context, w io.Writer, find func(context.Context) (T, error)) error {
+func encode[T any](ctx context.Context, w http.ResponseWriter, find func(context.Context) (T, error)) error {
 	v, err := find(ctx)
 	if err != nil {
 		return err
 	}
-	return json.NewEncoder(w).Encode(v)
+	return json.NewEncoder(steps{w}).Encode(v)
 }
 
 // steps writes the steps of a long answer: who asked must take each in time.
