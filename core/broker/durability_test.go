@@ -3,6 +3,7 @@ package broker
 import (
 	"testing"
 
+	"dunlin/core/durable"
 	"dunlin/core/packet"
 )
 
@@ -95,5 +96,30 @@ func TestASyncMessageDoesNotLingerAndIsUrgent(t *testing.T) {
 			t.Errorf("%s: the uplink was told that it is urgent: %v", test.topic, cloud.urgent)
 		}
 		cloud.mu.Unlock()
+	}
+}
+
+// While the store takes nothing, what is relaxed is held, too.
+func TestARelaxedMessageDoesNotOvertakeWhatIsHeld(t *testing.T) {
+	x := start(t, choosy)
+	x.offline(packet.V311, "away", "a/#", 1)
+	p, _ := x.connect(packet.V311, "p", lasting)
+	x.store.become(durable.DiskFull)
+	p.publish("a/x", "1", 1, 1)
+	p.nothing()
+	x.do(func() { // the store takes messages again, and the broker has not been told yet
+		x.store.mu.Lock()
+		x.store.state = durable.Taking
+		x.store.mu.Unlock()
+	})
+	p.publish("a/x", "2", 1, 2)
+	x.store.become(durable.Taking)
+	p.expect(packet.PUBACK)
+	p.expect(packet.PUBACK)
+	away, _ := x.connect(packet.V311, "away", lasting)
+	for _, want := range []string{"1", "2"} {
+		if m := away.message(); string(m.Payload) != want {
+			t.Errorf("got %q, want %q", m.Payload, want)
+		}
 	}
 }

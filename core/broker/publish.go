@@ -191,6 +191,9 @@ func (b *Broker) publish(pub *publication, op *publishing) {
 	pub.topic = route.Topic
 	if pub.QoS > 0 && len(b.durability) > 0 {
 		pub.durability = b.durabilityOf(pub)
+		if pub.durability == Relaxed && op.queuesUp() {
+			pub.durability = Batched // it may not overtake what is held
+		}
 	}
 	if b.observer != nil && !pub.own && !pub.again && !pub.redo {
 		b.observer.Published(Publication{
