@@ -7,6 +7,7 @@ import (
 	"iter"
 	"os"
 	"path/filepath"
+	"slices"
 
 	"go.etcd.io/bbolt"
 )
@@ -372,12 +373,7 @@ func (s *salvage) splinters(w *walk, h hole, r *reading) error {
 }
 
 func (s *salvage) known(bucket string) bool {
-	for _, b := range s.kind.Buckets {
-		if b == bucket {
-			return true
-		}
-	}
-	return bucket == string(metaBucket)
+	return bucket == string(metaBucket) || slices.Contains(s.kind.Buckets, bucket)
 }
 
 // stretch reads on if element i ends behind what was read.
@@ -538,10 +534,5 @@ func (s *salvage) inline(c content, used bool) error {
 }
 
 func (s *salvage) unchanging(bucket string) bool {
-	for _, b := range s.kind.Unchanging {
-		if b == bucket {
-			return true
-		}
-	}
-	return false
+	return slices.Contains(s.kind.Unchanging, bucket)
 }

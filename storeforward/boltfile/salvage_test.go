@@ -454,7 +454,7 @@ func TestWhatIsPutAsideIsKeptUpToABound(t *testing.T) {
 	dir := t.TempDir()
 	path := filepath.Join(dir, "x.db")
 	for i := range 2 * MaxAside {
-		if err := os.WriteFile(path, []byte(fmt.Sprint(i)), 0o600); err != nil {
+		if err := os.WriteFile(path, fmt.Append(nil, i), 0o600); err != nil {
 			t.Fatal(err)
 		}
 		put := PutAside

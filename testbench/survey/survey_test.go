@@ -37,10 +37,10 @@ func TestMain(m *testing.M) {
 
 // result counts over all cases.
 type result struct {
-	mu                                        sync.Mutex
-	cases, whole, mended, anew                int
-	records, intact, kept, sessions, received int
-	kinds                                     map[string]int
+	mu                              sync.Mutex
+	cases, whole, mended, anew      int
+	records, intact, kept, received int
+	kinds                           map[string]int
 }
 
 func (r *result) add(kind string, o *outcome) {
