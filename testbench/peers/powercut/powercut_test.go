@@ -57,8 +57,11 @@ func (p place) String() string {
 func places() []place {
 	if *long {
 		return []place{
-			{faultdisk.Ext4, 0}, {faultdisk.Ext4, 32 << 20},
-			{faultdisk.Ext4Writeback, 0}, {faultdisk.XFS, 0}, {faultdisk.Btrfs, 0},
+			{faultdisk.Ext4, 0},
+			{faultdisk.Ext4, 32 << 20},
+			{faultdisk.Ext4Writeback, 0},
+			{faultdisk.XFS, 0},
+			{faultdisk.Btrfs, 0},
 		}
 	}
 	return []place{{faultdisk.Ext4, 0}}
