@@ -11,6 +11,7 @@ import (
 	"time"
 
 	"go.etcd.io/bbolt"
+	bolterrors "go.etcd.io/bbolt/errors"
 
 	"dunlin/core/message"
 )
@@ -176,7 +177,7 @@ func TestAFailedCommitRefusesWhatLingeredUnlessItHasArrived(t *testing.T) {
 		r := b.next(0, 1)[0]
 		b.mu.Lock()
 		b.join(nil, true)
-		late := b.settle(bbolt.ErrDatabaseNotOpen)
+		late := b.settle(bolterrors.ErrDatabaseNotOpen)
 		b.mu.Unlock()
 		if len(late) != 1 || a.is() {
 			t.Fatalf("%d late, answered: %v", len(late), a.is())
