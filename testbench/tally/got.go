@@ -24,6 +24,9 @@ type Rules struct {
 	// JoinedLate says that the receiver subscribed while messages were on their way: of one at QoS 1
 	// it may get the repetition only, behind later ones.
 	JoinedLate bool
+	// Refused says that the disk failed, and messages may have been refused or held that are sent or stored
+	// again: they may come behind what was taken meanwhile.
+	Refused bool
 	// Only limits the check to streams for which it answers true; nil = all.
 	Only func(s *Stream) bool
 }
@@ -260,7 +263,7 @@ func (g *Got) Check(want *Snapshot, r Rules) error {
 
 		g.mu.Lock()
 		if a := g.streams[s.Name]; a != nil {
-			if !r.JoinedLate || s.QoS != 1 {
+			if !r.Refused && (s.QoS != 1 || !r.JoinedLate) {
 				add("disordered", a.disorder, a.disordered)
 			}
 			if r.OnlyOnce || r.ExactlyOnce && s.QoS == 2 {

@@ -41,6 +41,7 @@ func TestCheckNamesWhatIsWrong(t *testing.T) {
 		{"a first arrival after a later one", 1, []int{1, 0}, Rules{}, "disordered 1: p1/a 1 after 2"},
 		{"the same of a receiver that joined late", 1, []int{1, 0}, Rules{JoinedLate: true}, ""},
 		{"the same at QoS 2", 2, []int{1, 0}, Rules{JoinedLate: true}, "disordered 1: p1/a 1 after 2"},
+		{"the same when the disk failed", 2, []int{1, 0}, Rules{Refused: true}, ""},
 		{"a strange payload", 1, []int{0, 1, -1}, Rules{}, "never sent 1"},
 	}
 	for _, test := range tests {
