@@ -280,10 +280,10 @@ func leaves(file []byte) map[string]bool {
 			if e+elementSize > end {
 				break
 			}
-			from := e + int(native.Uint32(file[e+4:]))
-			key, value := int(native.Uint32(file[e+8:])), int(native.Uint32(file[e+12:]))
-			if native.Uint32(file[e:]) == 0 && from+key+value <= end {
-				all[string(file[from:from+key+value])] = true
+			from := uint64(e) + uint64(native.Uint32(file[e+4:]))
+			to := from + uint64(native.Uint32(file[e+8:])) + uint64(native.Uint32(file[e+12:]))
+			if native.Uint32(file[e:]) == 0 && to <= uint64(end) {
+				all[string(file[from:to])] = true
 			}
 		}
 	}
