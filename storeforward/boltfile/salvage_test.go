@@ -232,6 +232,7 @@ func TestWhatManyFlippedBitsLeaveIsSalvaged(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
+	current := inUse(t, path)
 	rounds := 60
 	if testing.Short() {
 		rounds = 3
@@ -255,14 +256,42 @@ func TestWhatManyFlippedBitsLeaveIsSalvaged(t *testing.T) {
 			t.Fatal(err)
 		}
 		got, s := rescued(t, bad)
+		// An older copy of a value whose page is lost is not taken where the value may be gone since.
+		for page := range len(file) / PageSize {
+			if !current[page] {
+				clear(file[page*PageSize : (page+1)*PageSize])
+			}
+		}
 		still := leaves(file)
 		for k, v := range want {
 			if got[k] != v && still[k[1:]+v] {
 				report, err := Inspect(bad, testKind, nil)
-				t.Fatalf("round %d: value %x is in the file and was not salvaged: %+v %v %v", n, k, s, report.Words, err)
+				t.Fatalf("round %d: value %x is in the file and was not salvaged, but %q: %+v %v %v", n, k, got[k], s, report.Words, err)
 			}
 		}
 	}
+}
+
+// inUse says of each page of an intact file whether it is in use.
+func inUse(t *testing.T, path string) map[int]bool {
+	t.Helper()
+	used := make(map[int]bool)
+	f := open(t, copyFile(t, path))
+	err := f.View(func(tx *bbolt.Tx) error {
+		for page := 0; ; page++ {
+			info, err := tx.Page(page)
+			if info == nil || err != nil {
+				return err
+			}
+			for i := range 1 + info.OverflowCount {
+				used[page+i] = used[page+i] || info.Type != "free"
+			}
+		}
+	})
+	if err := errors.Join(err, f.Close()); err != nil {
+		t.Fatal(err)
+	}
+	return used
 }
 
 // leaves returns every key with its value that is in a leaf page of the file, wherever from: pages
